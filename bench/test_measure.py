@@ -194,3 +194,44 @@ def test_a_request_that_costs_more_instructions_than_allowed_is_named():
     assert instruction_counts.grown(before, before, within=0) == []
     assert instruction_counts.row("hello", "worker", 9_000, before) == "| hello | worker | 9,000 | 10,000 | -10.00 % |"
     assert instruction_counts.row("new", "worker", 7, before) == "| new | worker | 7 |  |  |"
+
+
+def test_the_server_s_own_instructions_are_those_that_the_application_does_not_take():
+    # The library (1) calls the application by Python (2), which calls the library; and its own helper. The last call is
+    # one that began before.
+    file = """
+ob=(1) /somewhere/_rwsgi.so
+fn=(1) serve
+10 100
+cob=(2) /somewhere/libpython.so
+cfn=(2) PyObject_Vectorcall'2
+calls=50 3
+10 7000
+cfn=(3) parse
+calls=50 4
+10 900
+cob=(2)
+cfn=(4) PyIter_Next
+calls=100 5
+11 60
+ob=(2)
+fn=(2)
+3 20
+cfn=(4)
+calls=50 5
+3 5000
+ob=(1)
+fn=(5) run
+cob=(2)
+cfn=(2)
+calls=0 3
+1 30000
+"""
+    assert instruction_counts.in_application(file.splitlines(), "_rwsgi") == 7060
+    assert instruction_counts.in_application(file.splitlines(), "_bjoern") == 0
+    worker, other = instruction_counts.Cost(1_009_000, 1_000_000), instruction_counts.Cost(1_010_000, 1_000_000)
+    assert instruction_counts.beside("bjoern", {"page": (worker, other)}).splitlines()[1:] == [
+        "| request | worker | bjoern | ratio | worker's own | bjoern's own | ratio |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| page | 1,009,000 | 1,010,000 | 0.999 | 9,000 | 10,000 | 0.900 |",
+    ]

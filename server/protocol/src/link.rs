@@ -286,8 +286,8 @@ impl<'a> Peer<'a> {
     ///
     /// # Errors
     /// [`LinkError::Peer`] for anything else.
-    pub fn parse(text: &'a [u8]) -> Result<Self, LinkError> {
-        let mut rest = Some(std::str::from_utf8(text).map_err(|_| LinkError::Peer)?);
+    pub fn parse(text: &'a str) -> Result<Self, LinkError> {
+        let mut rest = Some(text);
         // Not `str::split`: its search takes four times as long for words as short as these, at each request.
         let mut next = || {
             let text = rest?;

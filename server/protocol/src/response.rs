@@ -165,7 +165,7 @@ impl HeadWriter {
     /// # Errors
     /// See [`HeadError`]; nothing was written of this header then.
     pub fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
-        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
+        if !is_name(name) {
             return Err(HeadError::Name(latin1(name)));
         }
         if !is_text(value) {
@@ -185,18 +185,19 @@ impl HeadWriter {
                 }
                 return Ok(());
             }
-            14 if is(b"content-length") => {
+            // As nearly all write it, first: that is two comparisons.
+            14 if name == b"Content-Length" || is(b"content-length") => {
                 let value = value.trim_ascii();
-                let length =
-                    value.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(value).ok()?.parse().ok());
-                let (None, Some(Some(length))) = (self.content_length, length) else {
+                let (None, Some(length)) = (self.content_length, number(value)) else {
                     return Err(HeadError::ContentLength(latin1(value)));
                 };
                 // Written by finish, which knows whether there is to be one.
                 self.content_length = Some(length);
                 return Ok(());
             }
-            2 | 7 | 8 | 10.. if HOP_BY_HOP.iter().any(|hop| is(hop)) => return Err(HeadError::HopByHop(latin1(name))),
+            2 | 7 | 8 | 10 | 17..=19 if HOP_BY_HOP.iter().any(|hop| is(hop)) => {
+                return Err(HeadError::HopByHop(latin1(name)));
+            }
             _ => {}
         }
         self.out.extend_from_slice(name);
@@ -292,9 +293,59 @@ fn is_token(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 
+/// Not empty, and all of it [`is_token`]. Most names are of letters and hyphens.
+fn is_name(bytes: &[u8]) -> bool {
+    let letters = |word: u64| {
+        let lower = word | each(0x20);
+        // The highest bit of each byte tells. None carries into the next, unless one was no ASCII, which is refused.
+        let from_a = lower.wrapping_add(each(0x80 - b'a'));
+        let past_z = lower.wrapping_add(each(0x7f - b'z'));
+        let hyphen = each(0x80).wrapping_sub(word ^ each(b'-'));
+        ((from_a & !past_z) | hyphen) & !word & each(0x80) == each(0x80)
+    };
+    !bytes.is_empty() && all(bytes, letters, is_token)
+}
+
 /// Field content: no control but a tab.
 fn is_text(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
+    let no_controls = |word: u64| {
+        let delete = word ^ each(0x7f);
+        let low = word.wrapping_sub(each(b' ')) & !word;
+        let zero = delete.wrapping_sub(each(1)) & !delete;
+        (low | zero) & each(0x80) == 0
+    };
+    all(bytes, no_controls, |byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
+}
+
+/// Whether each byte is `one`. Eight at once are asked first, with a question that also may be answered no for some that
+/// are: each header is looked at here, at each response.
+#[inline]
+fn all(bytes: &[u8], eight: impl Fn(u64) -> bool, one: impl Fn(u8) -> bool) -> bool {
+    let are = |bytes: &[u8; 8]| eight(u64::from_ne_bytes(*bytes)) || bytes.iter().all(|&byte| one(byte));
+    let Some(last) = bytes.last_chunk() else { return bytes.iter().all(|&byte| one(byte)) };
+    let mut rest = bytes;
+    while let Some((first, behind)) = rest.split_first_chunk() {
+        if !are(first) {
+            return false;
+        }
+        rest = behind;
+    }
+    // Some of these may have been looked at.
+    rest.is_empty() || are(last)
+}
+
+/// Eight times the same byte.
+const fn each(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// A number of decimal digits and nothing else.
+fn number(digits: &[u8]) -> Option<u64> {
+    let add = |number: u64, &digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
 }
 
 /// For messages: each byte a character, as the application wrote them.
@@ -439,6 +490,43 @@ mod tests {
         let mut head = HeadWriter::new(b"200 OK", Vec::new()).unwrap();
         head.header(b"Content-Length", b"5").unwrap();
         assert_eq!(head.header(b"Content-Length", b"5"), Err(HeadError::ContentLength("5".into())));
+    }
+
+    #[test]
+    fn a_byte_counts_the_same_wherever_it_stands() {
+        for (len, at) in (1..=25).flat_map(|len| (0..len).map(move |at| (len, at))) {
+            for byte in 0..=255 {
+                for around in [b'a', b'Z', b'-', b'1'] {
+                    let mut bytes = vec![around; len];
+                    bytes[at] = byte;
+                    let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+                    assert_eq!(is_name(&bytes), token, "{bytes:?}");
+                    assert_eq!(is_text(&bytes), byte == b'\t' || !byte.is_ascii_control(), "{bytes:?}");
+                }
+                // Two that are not alike, side by side.
+                let mut bytes = vec![b'a'; len + 1];
+                bytes[at] = byte;
+                bytes[at + 1] = byte ^ 0x80;
+                assert!(!is_name(&bytes), "{bytes:?}");
+            }
+        }
+        assert!(!is_name(b""));
+        assert!(is_text(b""));
+    }
+
+    #[test]
+    fn headers_of_the_connection_are_refused_however_they_are_written() {
+        for name in HOP_BY_HOP {
+            for name in [name.to_ascii_lowercase(), name.to_ascii_uppercase()] {
+                let mut head = HeadWriter::new(b"200 OK", Vec::new()).unwrap();
+                assert_eq!(head.header(&name, b"x"), Err(HeadError::HopByHop(latin1(&name))));
+            }
+        }
+        for name in [&b"content-LENGTH"[..], b"Content-Length"] {
+            let mut head = HeadWriter::new(b"200 OK", Vec::new()).unwrap();
+            head.header(name, b"007").unwrap();
+            assert_eq!(head.content_length(), Some(7));
+        }
     }
 
     #[test]

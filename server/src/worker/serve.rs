@@ -80,7 +80,7 @@ impl WorkerThread {
         // The text moves out while the connection is the application's, and back after.
         let mut connection = connection;
         let text = std::mem::take(&mut connection.peer);
-        let peer = Peer::parse(text.as_bytes())?;
+        let peer = Peer::parse(&text)?;
         let exchange = Exchange {
             protocol: SocketProtocol::Http,
             version: head.version,

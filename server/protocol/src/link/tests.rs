@@ -21,11 +21,11 @@ fn the_lengths_of_a_request_read_back() {
 #[test]
 fn a_peer_is_four_words_and_six_with_tls() {
     assert_eq!(
-        Peer::parse(b"::1 50000 127.0.0.1 80"),
+        Peer::parse("::1 50000 127.0.0.1 80"),
         Ok(Peer { remote_addr: "::1", remote_port: "50000", server_addr: "127.0.0.1", server_port: "80", tls: None })
     );
-    assert!(Peer::parse(b"   ").is_ok_and(|peer| peer.remote_addr.is_empty() && peer.server_port.is_empty()));
-    for text in [&b""[..], b"a b c", b"a b c d e", b"a b c d e f", b"a b c d tls", b"a b c d tls e f", b"\xff b c d"] {
+    assert!(Peer::parse("   ").is_ok_and(|peer| peer.remote_addr.is_empty() && peer.server_port.is_empty()));
+    for text in ["", "a b c", "a b c d e", "a b c d e f", "a b c d tls", "a b c d tls e f"] {
         assert_eq!(Peer::parse(text), Err(LinkError::Peer));
     }
 }
@@ -35,7 +35,7 @@ fn what_a_client_said_of_itself_in_tls_reads_back() {
     for (certificate, is_exported) in [("", false), ("", true), ("TUlJ", false), ("TUlJ", true)] {
         let tls = PeerTls { certificate, is_exported };
         let text = Peer::text(None, "web 443") + &tls.text();
-        assert_eq!(Peer::parse(text.as_bytes()).unwrap().tls, Some(tls));
+        assert_eq!(Peer::parse(&text).unwrap().tls, Some(tls));
     }
 }
 
@@ -43,7 +43,7 @@ fn what_a_client_said_of_itself_in_tls_reads_back() {
 fn a_client_of_ipv4_has_one_address_whatever_socket_it_came_by() {
     for ip in ["192.0.2.1", "::ffff:192.0.2.1"] {
         let text = Peer::text(Some((ip.parse().unwrap(), 5)), "web 80");
-        assert_eq!(Peer::parse(text.as_bytes()).unwrap().remote_addr, "192.0.2.1");
+        assert_eq!(Peer::parse(&text).unwrap().remote_addr, "192.0.2.1");
     }
     assert_eq!(Peer::text(Some(("2001:db8::1".parse().unwrap(), 5)), "::1 80"), "2001:db8::1 5 ::1 80");
     assert_eq!(Peer::text(None, " "), "   ");

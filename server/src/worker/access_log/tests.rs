@@ -15,7 +15,7 @@ const HEAD: &[u8] = b"GET /a%20b?c=d HTTP/1.1\r\nHost: example.org\r\nUser-Agent
 fn logged(config: &Config, method: &[u8], notes: Option<&Notes>) -> String {
     let mut headers: HeaderBuf<'_> = [const { MaybeUninit::uninit() }; http::MAX_HEADERS];
     let head = http::parse(HEAD, &mut headers, HEAD.len()).unwrap().unwrap();
-    let peer = Peer::parse(b"10.0.0.1 4711 10.0.0.2 80").unwrap();
+    let peer = Peer::parse("10.0.0.1 4711 10.0.0.2 80").unwrap();
     let request = Incoming::Http { head: &head, peer, body_len: Some(7) };
     let mut log = AccessLog::new(config, 2, 1, None);
     log.add(

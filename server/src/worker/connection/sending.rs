@@ -297,7 +297,7 @@ impl Transport for Connection {
         }
         // What goes to a client of TLS is encrypted by the router, which must have it.
         if len >= WORTH_PASSING
-            && !Peer::parse(self.peer.as_bytes()).is_ok_and(|peer| peer.tls.is_some())
+            && !Peer::parse(&self.peer).is_ok_and(|peer| peer.tls.is_some())
             && self.link.lane.as_mut().is_some_and(|lane| lane.pass(&file, offset, len))
         {
             self.say(&FILE.to_le_bytes())?;
