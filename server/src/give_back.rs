@@ -6,18 +6,21 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::HashSet;
 use std::ffi::c_void;
+use std::fs::{self, File};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::ptr::{NonNull, with_exposed_provenance_mut};
 
 use nix::sys::mman::{MmapAdvise, madvise};
 
-use crate::procfs;
+use crate::procfs::{self, page_size};
 
 /// More than the stack that giving it back needs itself, bytes.
 const FRAMES: usize = 16 * 1024;
 
-/// Gives back both. For processes that mostly wait from then on. What the system does not take stays.
+/// Gives back freed memory and pages. For processes that mostly wait from then on. What the system does not take stays.
 pub(crate) fn memory_and_pages() {
     #[cfg(target_env = "gnu")]
     // SAFETY: may be called at any time.
@@ -27,121 +30,143 @@ pub(crate) fn memory_and_pages() {
     pages();
 }
 
-/// Gives back pages of programs and libraries, and of the stack: a few hundred microseconds.
+/// Gives back pages of programs and libraries, and of the stack: some hundred microseconds.
 pub(crate) fn pages() {
-    let is_alone = procfs::further_threads().is_ok_and(|threads| threads.is_empty());
-    let Ok(smaps) = std::fs::read_to_string("/proc/self/smaps") else { return };
     // Another thread could load a library now, or unload one: its parts are laid over a mapping of the whole file, and what is
-    // written to them would be gone. The server and Python are loaded as long as the process lives.
+    // written to them would be gone.
+    let is_alone = procfs::further_threads().is_ok_and(|threads| threads.is_empty());
+    // These are loaded as long as the process lives.
     let stays = [pages as *const () as usize, pyo3::ffi::Py_IsInitialized as *const () as usize];
+    let (Ok(maps), Ok(pagemap)) = (fs::read("/proc/self/maps"), File::open("/proc/self/pagemap")) else { return };
+    let maps = String::from_utf8_lossy(&maps);
     let local = 0_u8;
-    let below = (&raw const local).addr() - FRAMES;
-    if let Some(Range { start, end }) = unused_stack(&smaps, below)
-        && let Some(start_pointer) = NonNull::new(with_exposed_provenance_mut::<c_void>(start))
-    {
+    if let Some(unused) = unused_stack(&maps, (&raw const local).addr() - FRAMES) {
         // SAFETY: this thread's own stack, below all of its frames and those of the call itself: nobody finds anything there
         // again before it has written it. A handler of a signal runs before or after the call, not during it.
-        let _ = unsafe { madvise(start_pointer, end - start, MmapAdvise::MADV_DONTNEED) };
+        unsafe { give(unused) };
     }
-    for Range { start, end } in of_programs(&smaps, |code| is_alone || stays.iter().any(|place| code.contains(place))) {
-        let Some(start_pointer) = NonNull::new(with_exposed_provenance_mut::<c_void>(start)) else { continue };
-        // SAFETY: a private mapping of a file, which nobody may write to and of which no page was changed, and no other thread
-        // changes that meanwhile: the system finds the same bytes in the file when they are read next, as it does when it is
-        // short of memory.
-        let _ = unsafe { madvise(start_pointer, end - start, MmapAdvise::MADV_DONTNEED) };
+    for part in of_programs(&maps) {
+        if (is_alone || stays.iter().any(|place| part.contains(place))) && is_unchanged(&pagemap, &part) {
+            // SAFETY: a private mapping of a file, which nobody may write to and of which no page was changed, and no other
+            // thread changes that meanwhile: the system finds the same bytes in the file when they are read next, as it does
+            // when it is short of memory.
+            unsafe { give(part) };
+        }
     }
 }
 
-/// A mapping in `/proc/PID/smaps`.
+/// Has the system forget pages of this process.
+///
+/// # Safety
+/// Nobody reads what is there now, unless the system finds the same elsewhere.
+unsafe fn give(Range { start, end }: Range<usize>) {
+    if let Some(pointer) = NonNull::new(with_exposed_provenance_mut::<c_void>(start)) {
+        // SAFETY: the caller's. It fails for memory that is locked, which stays.
+        let _ = unsafe { madvise(pointer, end - start, MmapAdvise::MADV_DONTNEED) };
+    }
+}
+
+/// Whether no page of a part of a file is this process's own: neither in memory nor in swap.
+fn is_unchanged(pagemap: &File, part: &Range<usize>) -> bool {
+    // proc_pid_pagemap(5).
+    const OF_A_FILE: u64 = 1 << 61;
+    const SWAPPED: u64 = 1 << 62;
+    const PRESENT: u64 = 1 << 63;
+    let mut words = vec![0; part.len() / page_size() * size_of::<u64>()];
+    let at = part.start / page_size() * size_of::<u64>();
+    let is_of_file = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        word & SWAPPED == 0 && (word & PRESENT == 0 || word & OF_A_FILE != 0)
+    };
+    pagemap.read_exact_at(&mut words, at as u64).is_ok() && words.as_chunks().0.iter().all(is_of_file)
+}
+
+/// A mapping in `/proc/PID/maps`.
 struct Mapping<'a> {
     range: Range<usize>,
     rights: &'a str,
     /// Device and inode.
     file: (&'a str, &'a str),
-    /// Whether no page of it is this process's own.
-    is_unchanged: bool,
+    name: &'a str,
+}
+
+fn mappings(maps: &str) -> impl Iterator<Item = Mapping<'_>> {
+    maps.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+        let (rights, _offset) = (words.next()?, words.next()?);
+        Some(Mapping { range, rights, file: (words.next()?, words.next()?), name: words.next().unwrap_or_default() })
+    })
 }
 
 /// The part of the main thread's stack that ends at `below`, in whole pages; `None` in another thread.
-fn unused_stack(smaps: &str, below: usize) -> Option<Range<usize>> {
-    let line = smaps.lines().find(|line| line.ends_with("[stack]"))?;
-    let (start, end) = line.split_once(' ')?.0.split_once('-')?;
-    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-    let below = below - below % procfs::page_size();
-    (start < below && below < end).then_some(start..below)
+fn unused_stack(maps: &str, below: usize) -> Option<Range<usize>> {
+    let stack = mappings(maps).find(|mapping| mapping.name == "[stack]")?.range;
+    let below = below - below % page_size();
+    (stack.start < below && below < stack.end).then_some(stack.start..below)
 }
 
-/// Where the unchanged, read-only parts of the program and its libraries are: files that code is executed from, if `takes` says
-/// so of where their code is.
-fn of_programs(smaps: &str, takes: impl Fn(&Range<usize>) -> bool) -> Vec<Range<usize>> {
-    let mut mappings: Vec<Mapping<'_>> = Vec::new();
-    for line in smaps.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        if let Some((start, end)) = first.split_once('-').filter(|_| !first.ends_with(':')) {
-            let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) else {
-                continue;
-            };
-            let mut words = words.skip(1);
-            let file = (words.next().unwrap_or_default(), words.next().unwrap_or("0"));
-            mappings.push(Mapping { range: start..end, rights: second, file, is_unchanged: false });
-        } else if first == "Anonymous:"
-            && let Some(mapping) = mappings.last_mut()
-        {
-            mapping.is_unchanged = second == "0";
-        }
-    }
-    let is_code = |mapping: &Mapping<'_>| mapping.rights == "r-xp" && takes(&mapping.range);
-    let is_program = |file| mappings.iter().any(|mapping| mapping.file == file && is_code(mapping));
-    let given = mappings.iter().filter(|Mapping { rights, file, is_unchanged, .. }| {
-        *is_unchanged && matches!(*rights, "r-xp" | "r--p") && file.1 != "0" && is_program(*file)
-    });
-    given.map(|mapping| mapping.range.clone()).collect()
+/// Where the read-only parts of the program and its libraries are: files that code is executed from.
+fn of_programs(maps: &str) -> Vec<Range<usize>> {
+    let code = |mapping: &Mapping<'_>| mapping.rights == "r-xp" && mapping.file.1 != "0";
+    let programs: HashSet<_> = mappings(maps).filter(code).map(|mapping| mapping.file).collect();
+    let parts =
+        mappings(maps).filter(|mapping| matches!(mapping.rights, "r-xp" | "r--p") && programs.contains(&mapping.file));
+    parts.map(|mapping| mapping.range).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use memmap2::MmapOptions;
+    use std::io::Write as _;
 
     #[test]
-    fn unchanged_parts_of_programs_are_found() {
-        let mapping =
-            |line: &str, anonymous: u32| format!("{line}\nRss: 8 kB\nAnonymous: {anonymous} kB\nVmFlags: rd mr\n");
-        let smaps = [
-            mapping("1000-2000 r--p 00000000 fe:00 77   /lib/a b.so", 0),
-            mapping("2000-5000 r-xp 00001000 fe:00 77   /lib/a b.so", 0),
-            // Its addresses were written into it.
-            mapping("5000-6000 r--p 00004000 fe:00 77   /lib/a b.so", 4),
-            mapping("6000-7000 rw-p 00005000 fe:00 77   /lib/a b.so", 0),
-            mapping("7000-8000 rw-p 00000000 00:00 0", 4),
+    fn parts_of_programs_are_found() {
+        let maps = [
+            "1000-2000 r--p 00000000 fe:00 77   /lib/a b.so",
+            "2000-5000 r-xp 00001000 fe:00 77   /lib/a b.so",
+            "6000-7000 rw-p 00005000 fe:00 77   /lib/a b.so",
+            "7000-8000 rw-p 00000000 00:00 0",
             // Data of the application.
-            mapping("8000-9000 r--p 00000000 fe:00 78   /srv/model", 0),
-            mapping("9000-a000 r-xs 00000000 fe:00 79   /srv/shared", 0),
-            // A debugger's mark is in it.
-            mapping("b000-c000 r-xp 00000000 fe:00 80   /lib/c.so", 4),
-            mapping("c000-d000 r-xp 00000000 00:00 0", 0),
-            mapping("7ffc0000-7ffd0000 r-xp 00000000 00:00 0   [vdso]", 0),
+            "8000-9000 r--p 00000000 fe:00 78   /srv/model",
+            "9000-a000 r-xs 00000000 fe:00 79   /srv/shared",
+            "c000-d000 r-xp 00000000 00:00 0",
+            "7ffc0000-7ffd0000 r-xp 00000000 00:00 0   [vdso]",
         ];
-        let smaps = smaps.concat();
-        assert_eq!(of_programs(&smaps, |_| true), [0x1000..0x2000, 0x2000..0x5000]);
-        assert_eq!(of_programs(&smaps, |code| code.contains(&0x4fff)), [0x1000..0x2000, 0x2000..0x5000]);
-        assert!(of_programs(&smaps, |code| code.contains(&0x1fff)).is_empty());
+        assert_eq!(of_programs(&maps.join("\n")), [0x1000..0x2000, 0x2000..0x5000]);
     }
 
     #[test]
     fn the_stack_below_the_frames_is_unused() {
-        let smaps = "1000-2000 rw-p 00000000 00:00 0\n7f0000-7f9000 rw-p 00000000 00:00 0   [stack]\nRss: 8 kB\n";
-        let page = procfs::page_size();
-        assert_eq!(unused_stack(smaps, 0x7f_1234), Some(0x7f_0000..0x7f_1234 - 0x7f_1234 % page));
-        assert_eq!(unused_stack(smaps, 0x7f_0001), None);
-        assert_eq!(unused_stack(smaps, 0x7f_9000), None);
-        assert_eq!(unused_stack(smaps, 0x1800), None);
+        let maps = "1000-2000 rw-p 00000000 00:00 0\n7f0000-7f9000 rw-p 00000000 00:00 0   [stack]\n";
+        assert_eq!(unused_stack(maps, 0x7f_1234), Some(0x7f_0000..0x7f_1234 - 0x7f_1234 % page_size()));
+        assert_eq!(unused_stack(maps, 0x7f_0001), None);
+        assert_eq!(unused_stack(maps, 0x7f_9000), None);
+        assert_eq!(unused_stack(maps, 0x1800), None);
         assert_eq!(unused_stack("", 0x1800), None);
+    }
+
+    #[test]
+    fn a_part_with_a_page_of_the_process_is_changed() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; 3 * page_size()]).unwrap();
+        let pagemap = File::open("/proc/self/pagemap").unwrap();
+        // SAFETY: nobody else has the file.
+        let mut map = unsafe { MmapOptions::new().map_copy(&file) }.unwrap();
+        let part = map.as_ptr().addr()..map.as_ptr().addr() + map.len();
+        assert!(is_unchanged(&pagemap, &part));
+        assert_eq!(map.iter().filter(|byte| **byte == 7).count(), map.len());
+        assert!(is_unchanged(&pagemap, &part));
+        map[page_size()] = 8;
+        assert!(!is_unchanged(&pagemap, &part));
+        assert!(is_unchanged(&pagemap, &(part.start..part.start + page_size())));
     }
 
     #[test]
     fn a_process_goes_on_as_it_was() {
         memory_and_pages();
-        assert!(!of_programs(&std::fs::read_to_string("/proc/self/smaps").unwrap(), |_| true).is_empty());
+        assert!(!of_programs(&fs::read_to_string("/proc/self/maps").unwrap()).is_empty());
     }
 }

@@ -160,7 +160,8 @@ impl ForkServer {
     /// the process does after that.
     fn take_orders(self, py: Python<'_>) -> anyhow::Result<Next> {
         let Self { channel, setup, scoreboard, application } = self;
-        let mut has_forked = false;
+        // One that a worker has forked holds what that has served with.
+        let mut has_forked = true;
         loop {
             if mem::take(&mut has_forked) && until_ready(&channel, PollFlags::IN, QUIET).is_err() {
                 give_back::pages();

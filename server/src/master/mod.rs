@@ -98,8 +98,8 @@ use crate::system_limits;
 use crate::vassal::Link;
 use rwsgi_config::{Config, ControlSocket};
 
-/// After this time without an event there is probably no further one soon.
-const QUIET: Duration = Duration::from_secs(2);
+/// How long the code of an event is kept, of which most come in groups.
+const A_WHILE: Duration = Duration::from_secs(2);
 
 /// Runs the server until it is stopped; returns its exit status. `own_emperor` is the emperor that it is a vassal of.
 ///
@@ -244,10 +244,10 @@ impl Master {
         }
     }
 
-    /// Something was done that is not done all the time: when nothing of the kind follows, its code is given back.
+    /// Something was done that is not done all the time: its code is given back.
     fn give_back_soon(&mut self, now: Instant) {
         if self.any_ready {
-            self.timers.set(Timer::GiveBack, now + QUIET);
+            self.timers.set_earlier(Timer::GiveBack, now + A_WHILE);
         }
     }
 

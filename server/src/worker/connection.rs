@@ -91,6 +91,8 @@ pub(super) struct LinkEnd {
     pub(super) lane: Option<Box<Lane>>,
     /// How the client's connection can be had, where that is allowed.
     pub(super) upgrade: Option<Box<UpgradePath>>,
+    /// The present response has filled slots of the lane.
+    fills_slots: bool,
     /// What is to be sent with the end of the response: one frame, or nothing.
     held: Vec<u8>,
 }

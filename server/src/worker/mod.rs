@@ -250,8 +250,8 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         }
     }
     orders::memory::remember_start();
-    state.notices.tell_ready()?;
     give_back::pages();
+    state.notices.tell_ready()?;
     let Some(mut first) = (!threads.is_empty()).then(|| threads.remove(0)) else { return Ok(Next::Exit(0)) };
     let others: Vec<_> = threads
         .into_iter()

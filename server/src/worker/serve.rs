@@ -15,7 +15,6 @@ use super::worker_thread::WorkerThread;
 use crate::clock::{MonotonicNanos, UnixMicros};
 use crate::io::close::reset_on_close;
 use crate::io::pace::Pace;
-use crate::io::segment::WORTH_SHARING;
 use crate::io::temp::log_response_not_kept;
 use crate::stats::cell::{ExceptionReport, Outcome};
 use crate::wsgi::gateway::{Incoming, Served};
@@ -192,10 +191,7 @@ impl WorkerThread {
         };
         let is_harakiri = connection.claim().is_err();
         let client_gone = is_harakiri || client_gone;
-        // Behind a large response the next one would find the memory for large bodies full, and be copied through the socket.
-        let fast = connection.is_link()
-            && connection.queued < WORTH_SHARING as u64
-            && MonotonicNanos::now().nanos_since(started) < FAST_NS;
+        let fast = connection.is_link() && MonotonicNanos::now().nanos_since(started) < FAST_NS;
         let end = match (broken_off, keep_alive) {
             (true, _) => ResponseEnd::Aborted,
             (false, true) => ResponseEnd::Keep,

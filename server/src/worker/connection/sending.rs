@@ -130,6 +130,8 @@ impl Connection {
         self.last = false;
         if self.is_link() {
             self.phase = ConnectionPhase::Flushing(Then::NextRequest);
+            // A request that is sent ahead would find the slots full, and its response would be copied through the socket.
+            let fast = !std::mem::take(&mut self.link.fills_slots) && fast;
             let word = match end {
                 ResponseEnd::Keep => DONE_KEEP + if fast { FAST } else { 0 },
                 ResponseEnd::Close => DONE_CLOSE + if fast { FAST } else { 0 },
@@ -188,7 +190,7 @@ impl Connection {
 
     /// Sends parts of which some are long over a link: through the lane's memory as far as that has space.
     fn send_large(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
-        let Self { link: LinkEnd { lane, .. }, .. } = self;
+        let Self { link: LinkEnd { lane, fills_slots, .. }, .. } = self;
         let segment = lane.as_mut().and_then(|lane| lane.segment()).cloned();
         let mut words = Vec::new();
         // How many parts are on their way, and how much of the next.
@@ -204,6 +206,7 @@ impl Connection {
                 {
                     words.extend_from_slice(&in_slot(slot as u32, len as u32).to_le_bytes());
                     gone += len;
+                    *fills_slots = true;
                 }
                 if gone < part.len() {
                     break;
