@@ -22,6 +22,8 @@ KINDS = ("http", "http-socket", "socket")
 DEADLINE = 20.0
 PATIENCE = 120
 WORKERS = 2
+# Of each worker.
+THREADS = 2
 # What is in the file that is served.
 FILE = bytes(range(256)) * 20
 
@@ -168,7 +170,7 @@ class Site:
         self.server: Server = serve(
             "--master", *sockets, "--wsgi-file", Path(__file__).with_name("application.py"), "--stats", tcp(),
             "--static-map", f"{FILES}={files}",
-            "--processes", WORKERS, "--threads", 2, "--buffer-size", BUFFER_SIZE, "--limit-post", LIMIT_POST,
+            "--processes", WORKERS, "--threads", THREADS, "--buffer-size", BUFFER_SIZE, "--limit-post", LIMIT_POST,
             "--post-buffering", 20_000, "--socket-timeout", PATIENCE, "--http-timeout", PATIENCE,
             f"--http-keepalive={PATIENCE}", "--disable-logging",
             env={"FUZZ_RECORD": str(self.record)},
