@@ -21,8 +21,9 @@ pytestmark = pytest.mark.only_rwsgi(why="a property of our processes")
 
 SLOT = 256 * 1024
 MEGABYTE = 1 << 20
-# Around what makes a body large, what one slot holds, what all hold, and what a request's place holds.
-SIZES = [n + d for n in (1 << 16, SLOT, 2 * SLOT, MEGABYTE) for d in (-1, 0, 1)] + [3 * MEGABYTE + 7]
+# Around what is worth a small slot, what one holds, what makes a body large, what one and all large slots hold, and what a
+# request's place holds.
+SIZES = [n + d for n in (1 << 12, 1 << 14, 1 << 16, SLOT, 2 * SLOT, MEGABYTE) for d in (-1, 0, 1)] + [3 * MEGABYTE + 7]
 
 APPLICATION = """
 import os, tempfile

@@ -19,7 +19,7 @@
 //! [`FAST`] is added when the router may send the thread further requests ahead. [`ABORTED`] ends a response that did not
 //! come to its end: the client's connection is reset, or it would take what it has for the whole.
 //!
-//! A thread can have a *lane* besides its link, for large bodies ([`Purpose::Lane`]): a connection for descriptors, and
+//! A thread can have a *lane* besides its link, for bodies ([`Purpose::Lane`]): a connection for descriptors, and
 //! memory that both map. A piece of a response that lies there is [`in_slot`] in place of a frame; a part of a file,
 //! whose descriptor goes over the lane before, is [`FILE`]. A request's body may be there too.
 //!
@@ -38,7 +38,7 @@ pub const AHEAD_MAX: usize = 8;
 pub const DONE_KEEP: u32 = 0xFFFF_FFF0;
 /// In place of a frame's length: the response is complete, the client's connection is to be closed.
 pub const DONE_CLOSE: u32 = 0xFFFF_FFF1;
-/// Added to both: the request took the thread less than [`FAST_NS`], and its response is not in slots of the lane.
+/// Added to both: the request took the thread less than [`FAST_NS`], and its response has no long pieces in the lane's memory.
 pub const FAST: u32 = 2;
 /// What is fast: a request that waits behind several of these waits no longer than a turn of the router's loop, ns.
 pub const FAST_NS: u64 = 250_000;
@@ -55,16 +55,16 @@ pub const MAX_FRAME: u32 = 0xFDFF_FFFF;
 /// In place of a frame: above this, the number of a slot and how many bytes of it are the next of the response.
 const SLOT: u32 = 0xFE00_0000;
 /// Bits of the number of bytes in a slot.
-const SLOT_BITS: u32 = 22;
+const SLOT_BITS: u32 = 19;
 /// Set in the length of a request's peer: the body is in the lane's memory.
 const ON_LANE: u32 = 1 << 31;
 
 /// The first bytes on a link, with the version of what follows.
-const SERVE: [u8; 4] = *b"RWL5";
+const SERVE: [u8; 4] = *b"RWL6";
 /// The same for [`Purpose::TakeClient`].
-const TAKE_CLIENT: [u8; 4] = *b"RWT5";
+const TAKE_CLIENT: [u8; 4] = *b"RWT6";
 /// The same for [`Purpose::Lane`].
-const LANE: [u8; 4] = *b"RWB5";
+const LANE: [u8; 4] = *b"RWB6";
 
 /// What stands in place of a frame for the first `len` bytes of the slot.
 #[must_use]
@@ -386,7 +386,7 @@ impl Frames {
                 ABORTED => return Ok((at, Frame::Aborted)),
                 FILE => return Ok((at, Frame::File)),
                 word if word >> 24 == SLOT >> 24 => {
-                    let (slot, len) = (word >> SLOT_BITS & 3, word & ((1 << SLOT_BITS) - 1));
+                    let (slot, len) = ((word & !SLOT) >> SLOT_BITS, word & ((1 << SLOT_BITS) - 1));
                     return Ok((at, Frame::InSlot { slot: slot as usize, len: len as usize }));
                 }
                 length if length > MAX_FRAME => return Err(LinkError::Length(length)),

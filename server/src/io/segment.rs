@@ -1,35 +1,46 @@
-//! Memory that the http router shares with one thread of a worker, for large bodies: each is copied there once, instead of
+//! Memory that the http router shares with one thread of a worker, for bodies: each is copied there once, instead of
 //! twice through a socket, whose buffers cost as much again. The router makes it, and its size is sealed.
 //!
 //! ```text
-//! words │ slots for pieces of responses │ a request's body
+//! words │ small slots for pieces of responses │ large slots │ a request's body
 //! ```
 //!
 //! A slot belongs to the thread until it has filled it, and to the router until that has passed the bytes on. Neither
 //! waits for the other: what finds no free slot goes over the link. Bytes are read exactly as far as the other side says
 //! that it has written: what earlier bodies left behind them goes to nobody.
+//!
+//! The system allocates the small slots when the memory is made, a large slot and the place of a request's body when they are
+//! first used, by the side that writes there. Never by the write itself: where the system has no memory left, that would end the
+//! process (`SIGBUS`).
 
 #![allow(unsafe_code)]
 
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, Weak};
 
-use memmap2::MmapRaw;
+use memmap2::{Advice, MmapRaw};
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::shared_memory::SharedMemory;
 
-/// Slots for responses.
-pub(crate) const SLOTS: usize = 4;
-/// Bytes of a slot.
-pub(crate) const SLOT: usize = 256 * 1024;
+/// Slots for short pieces, before those for long ones.
+const SMALL_SLOTS: usize = 8;
+/// Bytes of such a slot.
+const SMALL: usize = 16 * 1024;
+/// Slots for long pieces.
+const LARGE_SLOTS: usize = 4;
+/// Bytes of such a slot.
+const LARGE: usize = 256 * 1024;
+/// All slots.
+pub(crate) const SLOTS: usize = SMALL_SLOTS + LARGE_SLOTS;
 /// The largest body of a request in it, bytes.
 pub(crate) const REQUEST_MAX: usize = 1024 * 1024;
-/// A body that is worth it: shorter ones are copied as soon as the other side is woken, bytes.
+/// A request's body that is worth it: shorter ones are copied as soon as the other side is woken, bytes.
 pub(crate) const WORTH_SHARING: usize = 64 * 1024;
 
 /// Where the words are: for each slot whether it is full, in a line of its own.
@@ -39,9 +50,11 @@ const LINE: usize = 64;
 const FILES: usize = 0;
 /// Whether the thread has mapped it.
 const MAPPED: usize = LINE;
-const FIRST_SLOT: usize = 4096;
-const REQUEST: usize = FIRST_SLOT + SLOTS * SLOT;
+const FIRST_SMALL: usize = 4096;
+const FIRST_LARGE: usize = FIRST_SMALL + SMALL_SLOTS * SMALL;
+const REQUEST: usize = FIRST_LARGE + LARGE_SLOTS * LARGE;
 const SIZE: usize = REQUEST + REQUEST_MAX;
+const _: () = assert!(FULL + SLOTS * LINE <= FIRST_SMALL && SLOTS < u32::BITS as usize);
 
 /// What threads of this process have mapped.
 static MAPPED_HERE: Mutex<Vec<Weak<Segment>>> = Mutex::new(Vec::new());
@@ -50,6 +63,8 @@ static MAPPED_HERE: Mutex<Vec<Weak<Segment>>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub(crate) struct Segment {
     map: MmapRaw,
+    /// What this side has had allocated: a bit for each slot, and one for the request's body.
+    allocated: AtomicU32,
     /// This is a child that the application has forked, and has nothing of it.
     is_left: AtomicBool,
 }
@@ -63,16 +78,20 @@ pub(crate) fn leave() {
 }
 
 impl Segment {
-    /// Makes one, and the descriptor for the thread. All of its memory is there from the start: where the system has none left,
-    /// writing to a page that is not there yet would end the process (`SIGBUS`).
+    /// Makes one, and the descriptor for the thread.
     ///
     /// # Errors
     /// When the system has no memory or descriptors left.
     pub(crate) fn create() -> nix::Result<(Self, OwnedFd)> {
         let memory = SharedMemory::create(c"rwsgi-bodies", SIZE)?;
-        fallocate(memory.file(), FallocateFlags::empty(), 0, SIZE as i64)?;
-        let file = memory.file().try_clone_to_owned().map_err(|_| nix::errno::Errno::EMFILE)?;
-        Ok((Self::of(memory), file))
+        let file = memory.file().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+        let segment = Self::of(memory);
+        fallocate(&file, FallocateFlags::empty(), 0, FIRST_LARGE as i64)?;
+        if segment.populate(0, LINE) == Err(Errno::EINVAL) {
+            // A system before Linux 5.14 cannot be asked for the rest later: see `allocate`.
+            fallocate(&file, FallocateFlags::empty(), 0, SIZE as i64)?;
+        }
+        Ok((segment, file))
     }
 
     /// Maps what the router has made, and lets it know.
@@ -89,7 +108,7 @@ impl Segment {
     }
 
     fn of(memory: SharedMemory) -> Self {
-        Self { map: memory.into_map(), is_left: AtomicBool::new(false) }
+        Self { map: memory.into_map(), allocated: AtomicU32::new(0), is_left: AtomicBool::new(false) }
     }
 
     /// Puts memory of this process alone in its place.
@@ -104,6 +123,11 @@ impl Segment {
         let left = unsafe { mmap_anonymous(place, size, protection, flags) };
         // Without memory for that nothing is read of it all the same.
         let _ = left;
+    }
+
+    /// Whether this process is a child that the application has forked, with a copy that it must not use.
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_left.load(Relaxed)
     }
 
     /// Whether the thread has it, too.
@@ -123,44 +147,74 @@ impl Segment {
 
     /// The thread's: copies the beginning of `bytes` to a free slot. Returns its number, and how many there are.
     pub(crate) fn fill(&self, bytes: &[u8]) -> Option<(usize, usize)> {
-        let slot = (0..SLOTS).find(|slot| self.full(*slot).load(Acquire) == 0)?;
-        let len = bytes.len().min(SLOT);
-        self.write(FIRST_SLOT + slot * SLOT, &bytes[..len]);
-        self.full(slot).store(1, Release);
-        Some((slot, len))
+        let slots = if bytes.len() <= SMALL { 0..SMALL_SLOTS } else { SMALL_SLOTS..SLOTS };
+        let number = slots.into_iter().find(|slot| self.full(*slot).load(Acquire) == 0)?;
+        let (offset, size) = slot(number);
+        let len = bytes.len().min(size);
+        if size > SMALL && !self.allocate(number, offset, size) {
+            return None;
+        }
+        self.write(offset, &bytes[..len]);
+        self.full(number).store(1, Release);
+        Some((number, len))
     }
 
     /// The router's: the first `len` bytes of a slot that is full; `None` where there is no such.
-    pub(crate) fn filled(&self, slot: usize, len: usize) -> Option<&[u8]> {
-        let is_there = slot < SLOTS && len <= SLOT && self.full(slot).load(Acquire) != 0;
-        is_there.then(|| self.read(FIRST_SLOT + slot * SLOT, len))
+    pub(crate) fn filled(&self, number: usize, len: usize) -> Option<&[u8]> {
+        let (offset, size) = slot(number);
+        let is_there = number < SLOTS && len <= size && self.full(number).load(Acquire) != 0;
+        is_there.then(|| self.read(offset, len))
     }
 
     /// The router's: the thread may fill the slot again. What [`Segment::filled`] gave is not used any more.
-    pub(crate) fn empty(&self, slot: usize) {
-        self.full(slot).store(0, Release);
+    pub(crate) fn empty(&self, number: usize) {
+        self.full(number).store(0, Release);
     }
 
     /// The router's: puts a request's body there, of at most [`REQUEST_MAX`] bytes. The thread is done with the one before.
-    pub(crate) fn put_request(&self, body: &[u8]) {
-        self.write(REQUEST, &body[..body.len().min(REQUEST_MAX)]);
+    /// Returns whether there is memory for it.
+    pub(crate) fn put_request(&self, body: &[u8]) -> bool {
+        let fits = body.len() <= REQUEST_MAX && self.allocate(SLOTS, REQUEST, REQUEST_MAX);
+        if fits {
+            self.write(REQUEST, body);
+        }
+        fits
     }
 
     /// The thread's: the body of the present request, as long as the router says, from `at` on. Nothing where it was left.
     pub(crate) fn request(&self, len: usize, at: usize) -> &[u8] {
-        if self.is_left.load(Relaxed) {
+        if self.is_left() {
             return &[];
         }
         self.read(REQUEST, len.min(REQUEST_MAX)).get(at..).unwrap_or_default()
     }
 
-    fn full(&self, slot: usize) -> &AtomicU64 {
-        self.word(FULL + slot.min(SLOTS - 1) * LINE)
+    /// Has the system allocate what is written to for the first time. Returns whether it is there. `bit` is that in `allocated`.
+    fn allocate(&self, bit: usize, offset: usize, len: usize) -> bool {
+        let bit = 1 << bit;
+        if self.allocated.load(Relaxed) & bit == 0 {
+            match self.populate(offset, len) {
+                // On such a system all of it was allocated when it was made.
+                Ok(()) | Err(Errno::EINVAL) => self.allocated.fetch_or(bit, Relaxed),
+                Err(_) => return false,
+            };
+        }
+        true
+    }
+
+    #[cold]
+    fn populate(&self, offset: usize, len: usize) -> nix::Result<()> {
+        let populated = self.map.advise_range(Advice::PopulateWrite, offset, len);
+        populated.map_err(|error| error.raw_os_error().map_or(Errno::ENOMEM, Errno::from_raw))
+    }
+
+    fn full(&self, number: usize) -> &AtomicU64 {
+        self.word(FULL + number.min(SLOTS - 1) * LINE)
     }
 
     /// The word at `offset`, which is one of the constants above.
     fn word(&self, offset: usize) -> &AtomicU64 {
-        debug_assert!(offset + size_of::<AtomicU64>() <= FIRST_SLOT, "offset {offset}");
+        debug_assert!(offset + size_of::<AtomicU64>() <= FIRST_SMALL, "offset {offset}");
         // SAFETY: within the mapping, whose size is sealed, and aligned; both sides use it as an atomic.
         unsafe { &*self.map.as_ptr().add(offset).cast() }
     }
@@ -181,6 +235,14 @@ impl Segment {
     }
 }
 
+/// Where a slot begins, and its size, bytes.
+fn slot(number: usize) -> (usize, usize) {
+    match number.checked_sub(SMALL_SLOTS) {
+        None => (FIRST_SMALL + number * SMALL, SMALL),
+        Some(large) => (FIRST_LARGE + large.min(LARGE_SLOTS) * LARGE, LARGE),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,39 +257,78 @@ mod tests {
 
     #[test]
     fn what_is_put_in_slots_arrives_and_a_full_slot_is_filled_only_when_it_was_emptied() {
-        let (router, thread) = both();
-        let long: Vec<u8> = (0..SLOT + 5).map(|at| at as u8).collect();
-        for slot in 0..SLOTS {
-            assert_eq!(thread.fill(&long[slot..]), Some((slot, SLOT)));
-            assert_eq!(router.filled(slot, SLOT).unwrap(), &long[slot..slot + SLOT]);
+        for (slots, size) in [(0..SMALL_SLOTS, SMALL), (SMALL_SLOTS..SLOTS, LARGE)] {
+            let (router, thread) = both();
+            let long: Vec<u8> = (0..size + SLOTS).map(|at| at as u8).collect();
+            for number in slots.clone() {
+                let piece = &long[number..number + size];
+                assert_eq!(thread.fill(piece), Some((number, size)));
+                assert_eq!(router.filled(number, size).unwrap(), piece);
+            }
+            assert_eq!(thread.fill(&long[..size]), None);
+            router.empty(slots.start + 2);
+            assert_eq!(thread.fill(&long[..size - 1]), Some((slots.start + 2, size - 1)));
+            assert_eq!(router.filled(slots.start + 2, size - 1).unwrap(), &long[..size - 1]);
+            assert_eq!(router.filled(slots.start + 1, size).unwrap(), &long[slots.start + 1..slots.start + 1 + size]);
         }
-        assert_eq!(thread.fill(b"more"), None);
-        router.empty(2);
-        assert_eq!(thread.fill(b"more"), Some((2, 4)));
-        assert_eq!(router.filled(2, 4).unwrap(), b"more");
-        assert_eq!(router.filled(1, SLOT).unwrap(), &long[1..=SLOT]);
+    }
+
+    #[test]
+    fn a_piece_that_is_longer_than_a_slot_fills_one_with_its_beginning() {
+        let (router, thread) = both();
+        let long = vec![3; LARGE + 1];
+        assert_eq!(thread.fill(&long), Some((SMALL_SLOTS, LARGE)));
+        assert_eq!(router.filled(SMALL_SLOTS, LARGE).unwrap(), &long[1..]);
+    }
+
+    #[test]
+    fn slots_lie_beside_each_other() {
+        let mut end = FIRST_SMALL;
+        for number in 0..SLOTS {
+            assert_eq!(slot(number).0, end);
+            end += slot(number).1;
+        }
+        assert_eq!(end, REQUEST);
     }
 
     #[test]
     fn nothing_is_read_beyond_a_slot_or_from_one_that_is_not_full() {
         let (router, thread) = both();
         thread.fill(b"x").unwrap();
-        assert!(router.filled(0, SLOT).is_some());
-        assert_eq!(router.filled(0, SLOT + 1), None);
+        assert!(router.filled(0, SMALL).is_some());
+        assert_eq!(router.filled(0, SMALL + 1), None);
         assert_eq!(router.filled(1, 1), None);
+        thread.fill(&[1; SMALL + 1]).unwrap();
+        assert_eq!(router.filled(SMALL_SLOTS, LARGE + 1), None);
         assert_eq!(router.filled(SLOTS, 1), None);
+        assert_eq!(router.filled(usize::MAX, 1), None);
     }
 
     #[test]
     fn a_body_of_a_request_has_its_place_beside_the_slots() {
         let (router, thread) = both();
         let body: Vec<u8> = (0..REQUEST_MAX).map(|at| (at % 251) as u8).collect();
-        thread.fill(&vec![7; SLOT]).unwrap();
-        router.put_request(&body);
+        for number in SMALL_SLOTS..SLOTS {
+            assert_eq!(thread.fill(&vec![7; LARGE]), Some((number, LARGE)));
+        }
+        assert!(router.put_request(&body));
         assert_eq!(thread.request(REQUEST_MAX, 0), body);
         assert_eq!(thread.request(3, 1), &body[1..3]);
         assert_eq!(thread.request(3, 4), b"");
-        assert_eq!(router.filled(0, SLOT).unwrap(), vec![7; SLOT]);
+        assert_eq!(router.filled(SLOTS - 1, LARGE).unwrap(), vec![7; LARGE]);
+        assert!(!router.put_request(&vec![0; REQUEST_MAX + 1]));
+    }
+
+    #[test]
+    fn memory_is_allocated_when_it_is_first_used() {
+        let (router, thread) = both();
+        let is_there = |segment: &Segment, bit: usize| segment.allocated.load(Relaxed) & 1 << bit != 0;
+        thread.fill(&[1; SMALL]).unwrap();
+        assert_eq!(thread.allocated.load(Relaxed), 0);
+        thread.fill(&[1; LARGE]).unwrap();
+        assert!(is_there(&thread, SMALL_SLOTS) && !is_there(&thread, SMALL_SLOTS + 1));
+        assert!(router.put_request(b"body"));
+        assert!(is_there(&router, SLOTS));
     }
 
     #[test]
@@ -235,6 +336,7 @@ mod tests {
         let (router, thread) = both();
         router.put_request(b"body");
         thread.leave();
+        assert!(thread.is_left() && !router.is_left());
         assert_eq!(thread.request(4, 0), b"");
         assert_eq!(thread.fill(b"x"), Some((0, 1)));
         assert_eq!(router.filled(0, 1), None);

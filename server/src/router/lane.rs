@@ -1,8 +1,8 @@
-//! The router's end of a thread's lane ([`Purpose::Lane`](rwsgi_protocol::link::Purpose)): memory that both map, for bodies
-//! over 64 kB, and a connection over which descriptors of files come, for responses that are parts of files. The kernel
-//! sends these from its page cache.
+//! The router's end of a thread's lane ([`Purpose::Lane`](rwsgi_protocol::link::Purpose)): memory that both map, for pieces
+//! of responses from 4 kB on and requests' bodies over 64 kB, and a connection over which descriptors of files come, for responses
+//! that are parts of files. The kernel sends these from its page cache.
 //!
-//! A thread asks for its lane when it first has a use for it. It has 2 MB of memory at most, and stays as long as the link.
+//! A thread asks for its lane when it first has a use for it. It has 2.2 MB of memory at most, and stays as long as the link.
 
 use std::fs::File;
 use std::io;

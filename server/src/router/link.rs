@@ -211,11 +211,7 @@ impl Link {
     fn put_on_lane(&self, body: &StoredBody) -> bool {
         let (StoredBody::Memory(bytes), Some(lane)) = (body, &self.lane) else { return false };
         let fits = (WORTH_SHARING..=REQUEST_MAX).contains(&bytes.len()) && lane.segment.is_mapped();
-        let put = fits && !self.dispatched.iter().any(|ahead| ahead.on_lane);
-        if put {
-            lane.segment.put_request(bytes);
-        }
-        put
+        fits && !self.dispatched.iter().any(|ahead| ahead.on_lane) && lane.segment.put_request(bytes)
     }
 
     /// The first dispatched is answered, or was skipped.

@@ -14,7 +14,7 @@ use super::state::Router;
 use crate::clock::MonotonicNanos;
 use crate::io::close::Then;
 use crate::io::receive::Received;
-use crate::io::segment::SLOTS;
+use crate::io::segment::{SLOTS, Segment};
 use crate::log_text::Foreign;
 use rwsgi_protocol::http::WORKER_LOST;
 use rwsgi_protocol::link::{AHEAD_MAX, Frame};
@@ -43,6 +43,34 @@ enum Relayed {
 struct Pieces<'a> {
     slices: [&'a [u8]; SLICES],
     used: usize,
+    /// Where slots of the lane are among them, the thread may fill these again after that.
+    segment: Option<&'a Segment>,
+    slots: [usize; SLOTS],
+    used_slots: usize,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(segment: Option<&'a Segment>) -> Self {
+        Self { slices: [&[]; SLICES], used: 0, segment, slots: [0; SLOTS], used_slots: 0 }
+    }
+
+    fn push(&mut self, data: &'a [u8]) {
+        self.slices[self.used] = data;
+        self.used += 1;
+    }
+
+    fn is_full(&self) -> bool {
+        self.used == SLICES
+    }
+
+    /// They are sent, or nobody wants them any more.
+    fn clear(&mut self) {
+        self.used = 0;
+        let slots = mem::take(&mut self.used_slots);
+        if let Some(segment) = self.segment {
+            self.slots[..slots].iter().for_each(|slot| segment.empty(*slot));
+        }
+    }
 }
 
 impl Router<'_> {
@@ -91,13 +119,12 @@ impl Router<'_> {
         };
         self.bulk.use_bytes(count);
         let mut rest = &scratch[..count];
-        let mut pieces = Pieces { slices: [&[][..]; SLICES], used: 0 };
+        let segment = link.lane.as_ref().map(|lane| Arc::clone(&lane.segment));
+        let mut pieces = Pieces::new(segment.as_deref());
         // Whose responses are complete: no more than were dispatched.
         let mut completed = [None; AHEAD_MAX];
         let mut count_completed = 0;
         let mut is_free = false;
-        // Slots that this read has told of: a thread fills none again before it is empty.
-        let mut slots = 0;
         while !rest.is_empty() {
             let Some(link) = self.links.get_mut(key) else { return Relayed::Nothing };
             let Ok((consumed, frame)) = link.frames.decode(rest) else {
@@ -115,35 +142,33 @@ impl Router<'_> {
                 _ if link.emptying => return Relayed::Nonsense("a response to no request"),
                 (Frame::Data(data), Some(Wanted::By(client))) => {
                     link.begin_answer();
-                    pieces.slices[pieces.used] = data;
-                    pieces.used += 1;
+                    pieces.push(data);
                     // Not when the next piece comes: this may be the end of the client, and nothing of it may be left
                     // for the next one.
-                    if pieces.used == SLICES {
+                    if pieces.is_full() {
                         self.pass_on(client, &mut pieces);
                     }
                 }
                 (Frame::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
                 (Frame::InSlot { slot, len }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
-                    let Some(segment) = link.lane.as_ref().map(|lane| Arc::clone(&lane.segment)) else {
-                        return Relayed::Nonsense("a slot of no memory");
-                    };
-                    slots += 1;
-                    let Some(data) = segment.filled(slot, len).filter(|_| slots <= SLOTS) else {
+                    let Some(segment) = pieces.segment else { return Relayed::Nonsense("a slot of no memory") };
+                    let is_told_twice = pieces.slots[..pieces.used_slots].contains(&slot);
+                    let Some(data) = segment.filled(slot, len).filter(|_| !is_told_twice) else {
                         return Relayed::Nonsense("a slot that is not full");
                     };
                     if let Wanted::By(client) = wanted {
                         link.begin_answer();
                         self.bulk.use_bytes(len);
-                        let mut with_slot = Pieces { slices: pieces.slices, used: mem::take(&mut pieces.used) };
-                        // There is space for one more, or they would have been passed on.
-                        with_slot.slices[with_slot.used] = data;
-                        with_slot.used += 1;
-                        self.pass_on(client, &mut with_slot);
+                        pieces.push(data);
+                        pieces.slots[pieces.used_slots] = slot;
+                        pieces.used_slots += 1;
+                        if pieces.is_full() {
+                            self.pass_on(client, &mut pieces);
+                        }
                     } else {
                         link.dropped += len;
+                        segment.empty(slot);
                     }
-                    segment.empty(slot);
                 }
                 (Frame::File, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
                     let mut client = None;
@@ -186,6 +211,7 @@ impl Router<'_> {
         {
             self.pass_on(client, &mut pieces);
         }
+        pieces.clear();
         if is_free {
             self.release(key);
         }
@@ -206,19 +232,20 @@ impl Router<'_> {
 
     /// Sends a client what was collected for it. One that cannot be written to is closed.
     fn pass_on(&mut self, key: Key, pieces: &mut Pieces<'_>) {
-        let used = mem::take(&mut pieces.used);
-        if used == 0 {
+        let slices = &pieces.slices[..pieces.used];
+        if slices.is_empty() {
             return;
         }
-        let Some(client) = self.clients.get_mut(key) else { return };
-        if client.unsent.spills() {
-            return self.pass_on_to_file(key, &pieces.slices[..used]);
+        if let Some(client) = self.clients.get_mut(key) {
+            if client.unsent.spills() {
+                self.pass_on_to_file(key, slices);
+            } else if client.send(slices, &self.temp).is_err() {
+                self.close_client(key);
+            } else {
+                self.arm_client(key);
+            }
         }
-        if client.send(&pieces.slices[..used], &self.temp).is_err() {
-            self.close_client(key);
-        } else {
-            self.arm_client(key);
-        }
+        pieces.clear();
     }
 
     /// The same for a client that is slow: its pieces go to a file.

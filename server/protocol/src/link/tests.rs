@@ -56,7 +56,7 @@ fn a_length_that_no_frame_has_is_refused() {
 
 #[test]
 fn what_is_on_the_lane_reads_back() {
-    for (slot, len) in [(0, 1), (3, 0), (1, (1 << 22) - 1)] {
+    for (slot, len) in [(0, 1), (31, 0), (11, 1 << 18)] {
         let word = in_slot(slot, len).to_le_bytes();
         let there = Frame::InSlot { slot: slot as usize, len: len as usize };
         assert_eq!(Frames::default().decode(&word), Ok((4, there)));

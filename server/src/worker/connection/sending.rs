@@ -19,6 +19,8 @@ use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, FAST, FILE, LEAVING, 
 /// A response up to this long goes over a link in one piece with what ends it: a copy costs less than a second call,
 /// bytes.
 const WORTH_HOLDING: usize = 16 * 1024;
+/// A piece of a response that is worth a slot of the lane, bytes.
+const WORTH_A_SLOT: usize = 4 * 1024;
 
 impl Connection {
     /// Sends what is ours to say, and not the application's.
@@ -61,8 +63,8 @@ impl Connection {
         if len > MAX_FRAME as usize {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
         }
-        if parts.iter().any(|part| part.len() >= WORTH_SHARING) {
-            return self.send_large(parts, own);
+        if parts.iter().any(|part| part.len() >= WORTH_A_SLOT) {
+            return self.send_in_slots(parts, own);
         }
         let frame = (len as u32).to_le_bytes();
         if self.last && len <= WORTH_HOLDING {
@@ -189,24 +191,24 @@ impl Connection {
     }
 
     /// Sends parts of which some are long over a link: through the lane's memory as far as that has space.
-    fn send_large(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
-        let Self { link: LinkEnd { lane, fills_slots, .. }, .. } = self;
-        let segment = lane.as_mut().and_then(|lane| lane.segment()).cloned();
-        let mut words = Vec::new();
+    fn send_in_slots(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
+        let LinkEnd { lane, fills_slots, held, .. } = &mut self.link;
+        let segment = lane.as_mut().and_then(|lane| lane.segment());
+        let mut words = std::mem::take(held);
         // How many parts are on their way, and how much of the next.
         let (mut whole, mut gone) = (0, 0);
         for part in parts {
-            if part.len() < WORTH_HOLDING {
+            if part.len() < WORTH_A_SLOT {
                 words.extend_from_slice(&(part.len() as u32).to_le_bytes());
                 words.extend_from_slice(part);
             } else {
-                let fill = |rest| segment.as_ref().and_then(|segment| segment.fill(rest));
+                let fill = |rest| segment.and_then(|segment| segment.fill(rest));
                 while gone < part.len()
                     && let Some((slot, len)) = fill(&part[gone..])
                 {
                     words.extend_from_slice(&in_slot(slot as u32, len as u32).to_le_bytes());
                     gone += len;
-                    *fills_slots = true;
+                    *fills_slots |= len >= WORTH_SHARING;
                 }
                 if gone < part.len() {
                     break;
@@ -214,21 +216,26 @@ impl Connection {
             }
             (whole, gone) = (whole + 1, 0);
         }
-        let Some((first, others)) = parts[whole..].split_first() else {
-            if self.last && words.len() <= WORTH_HOLDING {
-                self.link.held.append(&mut words);
-                return Ok(self.unsent.is_empty());
-            }
-            return self.send_behind(&words, &[], &mut |_| None);
+        let rest: Vec<&[u8]> = match parts[whole..].split_first() {
+            None => Vec::new(),
+            Some((first, others)) => std::iter::once(&first[gone..]).chain(others.iter().copied()).collect(),
         };
-        let mut rest = vec![&first[gone..]];
-        rest.extend_from_slice(others);
         let len: usize = rest.iter().map(|part| part.len()).sum();
-        words.extend_from_slice(&(len as u32).to_le_bytes());
-        self.send_behind(&words, &rest, &mut |part| {
+        if len > 0 {
+            words.extend_from_slice(&(len as u32).to_le_bytes());
+        }
+        if self.last && words.len() + len <= WORTH_HOLDING {
+            rest.iter().for_each(|part| words.extend_from_slice(part));
+            self.link.held = words;
+            return Ok(self.unsent.is_empty());
+        }
+        let sent = self.send_behind(&words, &rest, &mut |part| {
             let kept = own(whole + part)?;
             Some(if part == 0 && gone > 0 { Box::new(Tail { kept, from: gone }) } else { kept })
-        })
+        });
+        words.clear();
+        self.link.held = words;
+        sent
     }
 
     /// Bytes that went to the client since the last call. The router's clients are sent what a link is given.
