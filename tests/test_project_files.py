@@ -127,8 +127,9 @@ def test_the_chart_shows_what_the_page_says_and_where_others_are_better():
     facts, works = overview.read(page)
     assert facts["measured"] in README or facts["measured"] in overview.chart(page)
     assert "prefers-color-scheme:dark" in overview.chart(page)
-    lost = [work for work in overview.WORKS if works[work]["rwsgi --http-socket"].median > works[work]["uwsgi --http-socket"].median]
-    assert len(lost) >= 2
+    ours, theirs = "rwsgi --http-socket", "uwsgi --http-socket"
+    lost = {work for work, row in works.items() if ours in row and theirs in row and row[ours].median > row[theirs].median}
+    assert lost <= overview.WORKS.keys(), "uWSGI needs less for a work that the chart does not show"
 
 
 # --- Packages
