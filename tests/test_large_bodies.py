@@ -26,7 +26,7 @@ MEGABYTE = 1 << 20
 SIZES = [n + d for n in (1 << 12, 1 << 14, 1 << 16, SLOT, 2 * SLOT, MEGABYTE) for d in (-1, 0, 1)] + [3 * MEGABYTE + 7]
 
 APPLICATION = """
-import os, tempfile
+import itertools, os, tempfile
 
 def application(environ, start_response):
     way = environ["PATH_INFO"]
@@ -60,11 +60,19 @@ def application(environ, start_response):
     if way == "/pieces":
         third = len(body) // 3
         return [body[:10], body[10:third], body[third:]]
+    if way == "/parts":
+        # Short ones and such as are worth a slot, among each other.
+        parts, at = [], 0
+        for size in itertools.cycle([100, 5_000, 3, 7, 4_096, 20_000]):
+            if at >= len(body):
+                return parts
+            parts.append(body[at : at + size])
+            at += size
     if way == "/chunked":
         return iter([body[:200_000], body[200_000:]])
     return [body]
 """
-WAYS = ["/whole", "/pieces", "/chunked", "/file"]
+WAYS = ["/whole", "/pieces", "/parts", "/chunked", "/file"]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ pub const AHEAD_MAX: usize = 8;
 pub const DONE_KEEP: u32 = 0xFFFF_FFF0;
 /// In place of a frame's length: the response is complete, the client's connection is to be closed.
 pub const DONE_CLOSE: u32 = 0xFFFF_FFF1;
-/// Added to both: the request took the thread less than [`FAST_NS`], and its response has no long pieces in the lane's memory.
+/// Added to both: the request took the thread less than [`FAST_NS`], and no piece of its response is in a large slot of the lane.
 pub const FAST: u32 = 2;
 /// What is fast: a request that waits behind several of these waits no longer than a turn of the router's loop, ns.
 pub const FAST_NS: u64 = 250_000;
@@ -56,6 +56,10 @@ pub const MAX_FRAME: u32 = 0xFDFF_FFFF;
 const SLOT: u32 = 0xFE00_0000;
 /// Bits of the number of bytes in a slot.
 const SLOT_BITS: u32 = 19;
+/// The most bytes of a slot that [`in_slot`] can say.
+pub const SLOT_LEN_MAX: u32 = (1 << SLOT_BITS) - 1;
+/// The highest number of a slot that it can say.
+pub const SLOT_NUMBER_MAX: u32 = 0xFF_FFFF >> SLOT_BITS;
 /// Set in the length of a request's peer: the body is in the lane's memory.
 const ON_LANE: u32 = 1 << 31;
 
@@ -66,7 +70,7 @@ const TAKE_CLIENT: [u8; 4] = *b"RWT6";
 /// The same for [`Purpose::Lane`].
 const LANE: [u8; 4] = *b"RWB6";
 
-/// What stands in place of a frame for the first `len` bytes of the slot.
+/// What stands in place of a frame for the first `len` bytes of the slot, at most [`SLOT_LEN_MAX`] of [`SLOT_NUMBER_MAX`].
 #[must_use]
 pub const fn in_slot(slot: u32, len: u32) -> u32 {
     SLOT | slot << SLOT_BITS | len
@@ -386,7 +390,7 @@ impl Frames {
                 ABORTED => return Ok((at, Frame::Aborted)),
                 FILE => return Ok((at, Frame::File)),
                 word if word >> 24 == SLOT >> 24 => {
-                    let (slot, len) = ((word & !SLOT) >> SLOT_BITS, word & ((1 << SLOT_BITS) - 1));
+                    let (slot, len) = ((word & !SLOT) >> SLOT_BITS, word & SLOT_LEN_MAX);
                     return Ok((at, Frame::InSlot { slot: slot as usize, len: len as usize }));
                 }
                 length if length > MAX_FRAME => return Err(LinkError::Length(length)),

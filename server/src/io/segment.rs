@@ -9,9 +9,9 @@
 //! waits for the other: what finds no free slot goes over the link. Bytes are read exactly as far as the other side says
 //! that it has written: what earlier bodies left behind them goes to nobody.
 //!
-//! The system allocates the small slots when the memory is made, a large slot and the place of a request's body when they are
-//! first used, by the side that writes there. Never by the write itself: where the system has no memory left, that would end the
-//! process (`SIGBUS`).
+//! The system allocates the small slots when the memory is made, a large slot and the place of a request's body before each side
+//! first uses them (before Linux 5.14, which cannot, all of it when it is made). Never by the use itself: where the system has no
+//! memory left, that would end the process (`SIGBUS`).
 
 #![allow(unsafe_code)]
 
@@ -31,11 +31,11 @@ use crate::shared_memory::SharedMemory;
 /// Slots for short pieces, before those for long ones.
 const SMALL_SLOTS: usize = 8;
 /// Bytes of such a slot.
-const SMALL: usize = 16 * 1024;
+pub(crate) const SMALL_SLOT: usize = 16 * 1024;
 /// Slots for long pieces.
 const LARGE_SLOTS: usize = 4;
 /// Bytes of such a slot.
-const LARGE: usize = 256 * 1024;
+pub(crate) const LARGE_SLOT: usize = 256 * 1024;
 /// All slots.
 pub(crate) const SLOTS: usize = SMALL_SLOTS + LARGE_SLOTS;
 /// The largest body of a request in it, bytes.
@@ -51,13 +51,15 @@ const FILES: usize = 0;
 /// Whether the thread has mapped it.
 const MAPPED: usize = LINE;
 const FIRST_SMALL: usize = 4096;
-const FIRST_LARGE: usize = FIRST_SMALL + SMALL_SLOTS * SMALL;
-const REQUEST: usize = FIRST_LARGE + LARGE_SLOTS * LARGE;
+const FIRST_LARGE: usize = FIRST_SMALL + SMALL_SLOTS * SMALL_SLOT;
+const REQUEST: usize = FIRST_LARGE + LARGE_SLOTS * LARGE_SLOT;
 const SIZE: usize = REQUEST + REQUEST_MAX;
 const _: () = assert!(FULL + SLOTS * LINE <= FIRST_SMALL && SLOTS < u32::BITS as usize);
 
 /// What threads of this process have mapped.
 static MAPPED_HERE: Mutex<Vec<Weak<Segment>>> = Mutex::new(Vec::new());
+/// How many processes, from the fork server on, are children that an application has forked.
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// See the module.
 #[derive(Debug)]
@@ -65,14 +67,18 @@ pub(crate) struct Segment {
     map: MmapRaw,
     /// What this side has had allocated: a bit for each slot, and one for the request's body.
     allocated: AtomicU32,
-    /// This is a child that the application has forked, and has nothing of it.
-    is_left: AtomicBool,
+    /// This is a child that the application has forked, and has put memory of its own in its place.
+    is_replaced: AtomicBool,
+    /// As [`FORKS`] was when it was mapped.
+    forks: u32,
 }
 
 /// In a child that the application forks: the memory is its parent's. It would read and write what the parent's next requests
 /// have there, and keep it as long as it lives.
 pub(crate) fn leave() {
-    // It has one thread. Where another of the parent's was just adding one, that one is left as it is.
+    // It has one thread.
+    FORKS.fetch_add(1, Relaxed);
+    // Where another thread of the parent's was just adding one, the memory stays, and nobody uses it.
     let Ok(here) = MAPPED_HERE.try_lock() else { return };
     here.iter().filter_map(Weak::upgrade).for_each(|segment| segment.leave());
 }
@@ -108,12 +114,17 @@ impl Segment {
     }
 
     fn of(memory: SharedMemory) -> Self {
-        Self { map: memory.into_map(), allocated: AtomicU32::new(0), is_left: AtomicBool::new(false) }
+        Self {
+            map: memory.into_map(),
+            allocated: AtomicU32::new(0),
+            is_replaced: AtomicBool::new(false),
+            forks: FORKS.load(Relaxed),
+        }
     }
 
     /// Puts memory of this process alone in its place.
     fn leave(&self) {
-        self.is_left.store(true, Relaxed);
+        self.is_replaced.store(true, Relaxed);
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED | MapFlags::MAP_NORESERVE;
         let (place, size) = (NonZeroUsize::new(self.map.as_ptr().addr()), NonZeroUsize::new(self.map.len()));
@@ -127,7 +138,7 @@ impl Segment {
 
     /// Whether this process is a child that the application has forked, with a copy that it must not use.
     pub(crate) fn is_left(&self) -> bool {
-        self.is_left.load(Relaxed)
+        self.is_replaced.load(Relaxed) || self.forks != FORKS.load(Relaxed)
     }
 
     /// Whether the thread has it, too.
@@ -147,11 +158,11 @@ impl Segment {
 
     /// The thread's: copies the beginning of `bytes` to a free slot. Returns its number, and how many there are.
     pub(crate) fn fill(&self, bytes: &[u8]) -> Option<(usize, usize)> {
-        let slots = if bytes.len() <= SMALL { 0..SMALL_SLOTS } else { SMALL_SLOTS..SLOTS };
+        let slots = if bytes.len() <= SMALL_SLOT { 0..SMALL_SLOTS } else { SMALL_SLOTS..SLOTS };
         let number = slots.into_iter().find(|slot| self.full(*slot).load(Acquire) == 0)?;
         let (offset, size) = slot(number);
         let len = bytes.len().min(size);
-        if size > SMALL && !self.allocate(number, offset, size) {
+        if size == LARGE_SLOT && !self.allocate(number, offset, size) {
             return None;
         }
         self.write(offset, &bytes[..len]);
@@ -162,7 +173,8 @@ impl Segment {
     /// The router's: the first `len` bytes of a slot that is full; `None` where there is no such.
     pub(crate) fn filled(&self, number: usize, len: usize) -> Option<&[u8]> {
         let (offset, size) = slot(number);
-        let is_there = number < SLOTS && len <= size && self.full(number).load(Acquire) != 0;
+        let is_full = number < SLOTS && len <= size && self.full(number).load(Acquire) != 0;
+        let is_there = is_full && (size == SMALL_SLOT || self.allocate(number, offset, size));
         is_there.then(|| self.read(offset, len))
     }
 
@@ -235,16 +247,18 @@ impl Segment {
     }
 }
 
-/// Where a slot begins, and its size, bytes.
+/// Where a slot begins, and its size, bytes. A number that no slot has gives the place behind the last one: the callers refuse it.
 fn slot(number: usize) -> (usize, usize) {
     match number.checked_sub(SMALL_SLOTS) {
-        None => (FIRST_SMALL + number * SMALL, SMALL),
-        Some(large) => (FIRST_LARGE + large.min(LARGE_SLOTS) * LARGE, LARGE),
+        None => (FIRST_SMALL + number * SMALL_SLOT, SMALL_SLOT),
+        Some(large) => (FIRST_LARGE + large.min(LARGE_SLOTS) * LARGE_SLOT, LARGE_SLOT),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn both() -> (Segment, Arc<Segment>) {
@@ -257,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_is_put_in_slots_arrives_and_a_full_slot_is_filled_only_when_it_was_emptied() {
-        for (slots, size) in [(0..SMALL_SLOTS, SMALL), (SMALL_SLOTS..SLOTS, LARGE)] {
+        for (slots, size) in [(0..SMALL_SLOTS, SMALL_SLOT), (SMALL_SLOTS..SLOTS, LARGE_SLOT)] {
             let (router, thread) = both();
             let long: Vec<u8> = (0..size + SLOTS).map(|at| at as u8).collect();
             for number in slots.clone() {
@@ -276,9 +290,9 @@ mod tests {
     #[test]
     fn a_piece_that_is_longer_than_a_slot_fills_one_with_its_beginning() {
         let (router, thread) = both();
-        let long = vec![3; LARGE + 1];
-        assert_eq!(thread.fill(&long), Some((SMALL_SLOTS, LARGE)));
-        assert_eq!(router.filled(SMALL_SLOTS, LARGE).unwrap(), &long[1..]);
+        let long = vec![3; LARGE_SLOT + 1];
+        assert_eq!(thread.fill(&long), Some((SMALL_SLOTS, LARGE_SLOT)));
+        assert_eq!(router.filled(SMALL_SLOTS, LARGE_SLOT).unwrap(), &long[1..]);
     }
 
     #[test]
@@ -295,11 +309,11 @@ mod tests {
     fn nothing_is_read_beyond_a_slot_or_from_one_that_is_not_full() {
         let (router, thread) = both();
         thread.fill(b"x").unwrap();
-        assert!(router.filled(0, SMALL).is_some());
-        assert_eq!(router.filled(0, SMALL + 1), None);
+        assert!(router.filled(0, SMALL_SLOT).is_some());
+        assert_eq!(router.filled(0, SMALL_SLOT + 1), None);
         assert_eq!(router.filled(1, 1), None);
-        thread.fill(&[1; SMALL + 1]).unwrap();
-        assert_eq!(router.filled(SMALL_SLOTS, LARGE + 1), None);
+        thread.fill(&[1; SMALL_SLOT + 1]).unwrap();
+        assert_eq!(router.filled(SMALL_SLOTS, LARGE_SLOT + 1), None);
         assert_eq!(router.filled(SLOTS, 1), None);
         assert_eq!(router.filled(usize::MAX, 1), None);
     }
@@ -309,26 +323,34 @@ mod tests {
         let (router, thread) = both();
         let body: Vec<u8> = (0..REQUEST_MAX).map(|at| (at % 251) as u8).collect();
         for number in SMALL_SLOTS..SLOTS {
-            assert_eq!(thread.fill(&vec![7; LARGE]), Some((number, LARGE)));
+            assert_eq!(thread.fill(&vec![7; LARGE_SLOT]), Some((number, LARGE_SLOT)));
         }
         assert!(router.put_request(&body));
         assert_eq!(thread.request(REQUEST_MAX, 0), body);
         assert_eq!(thread.request(3, 1), &body[1..3]);
         assert_eq!(thread.request(3, 4), b"");
-        assert_eq!(router.filled(SLOTS - 1, LARGE).unwrap(), vec![7; LARGE]);
+        assert_eq!(router.filled(SLOTS - 1, LARGE_SLOT).unwrap(), vec![7; LARGE_SLOT]);
         assert!(!router.put_request(&vec![0; REQUEST_MAX + 1]));
     }
 
     #[test]
     fn memory_is_allocated_when_it_is_first_used() {
-        let (router, thread) = both();
-        let is_there = |segment: &Segment, bit: usize| segment.allocated.load(Relaxed) & 1 << bit != 0;
-        thread.fill(&[1; SMALL]).unwrap();
-        assert_eq!(thread.allocated.load(Relaxed), 0);
-        thread.fill(&[1; LARGE]).unwrap();
-        assert!(is_there(&thread, SMALL_SLOTS) && !is_there(&thread, SMALL_SLOTS + 1));
+        let (router, file) = Segment::create().unwrap();
+        let file = std::fs::File::from(file);
+        let thread = Segment::map(file.try_clone().unwrap().into()).unwrap();
+        let allocated = || file.metadata().unwrap().blocks() as usize * 512;
+        let mut expected = FIRST_LARGE;
+        if allocated() == SIZE {
+            // A system before Linux 5.14.
+            return;
+        }
+        thread.fill(&[1; SMALL_SLOT]).unwrap();
+        assert_eq!(allocated(), expected);
+        thread.fill(&[1; SMALL_SLOT + 1]).unwrap();
+        expected += LARGE_SLOT;
+        assert_eq!(allocated(), expected);
         assert!(router.put_request(b"body"));
-        assert!(is_there(&router, SLOTS));
+        assert_eq!(allocated(), expected + REQUEST_MAX);
     }
 
     #[test]

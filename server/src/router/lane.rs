@@ -1,5 +1,5 @@
-//! The router's end of a thread's lane ([`Purpose::Lane`](rwsgi_protocol::link::Purpose)): memory that both map, for pieces
-//! of responses from 4 kB on and requests' bodies over 64 kB, and a connection over which descriptors of files come, for responses
+//! The router's end of a thread's lane ([`Purpose::Lane`](rwsgi_protocol::link::Purpose)): memory that both map, for parts
+//! of responses of at least 4 kB and requests' bodies of at least 64 kB, and a connection over which descriptors of files come, for responses
 //! that are parts of files. The kernel sends these from its page cache.
 //!
 //! A thread asks for its lane when it first has a use for it. It has 2.2 MB of memory at most, and stays as long as the link.
@@ -117,7 +117,7 @@ impl Router<'_> {
             }
             // Its bodies go over the link.
             Err(error) if log_limit::allows(LineKind::NoWorker) => {
-                warn!("no memory for large bodies of worker {} thread {thread}: {error}", link.worker);
+                warn!("no shared memory for bodies of worker {} thread {thread}: {error}", link.worker);
             }
             Err(_) => {}
         }

@@ -98,7 +98,7 @@ pub(super) struct Link {
     pub(super) deadline: u32,
     /// Bytes of the response that were dropped.
     pub(super) dropped: usize,
-    /// Its other way for large bodies, once it has asked for that.
+    /// Its other way for bodies, once it has asked for that.
     pub(super) lane: Option<Lane>,
 }
 

@@ -121,6 +121,8 @@ impl Router<'_> {
         let mut rest = &scratch[..count];
         let segment = link.lane.as_ref().map(|lane| Arc::clone(&lane.segment));
         let mut pieces = Pieces::new(segment.as_deref());
+        // Slots that this read has told of: a thread fills none again before it is empty.
+        let mut slots = 0;
         // Whose responses are complete: no more than were dispatched.
         let mut completed = [None; AHEAD_MAX];
         let mut count_completed = 0;
@@ -152,7 +154,8 @@ impl Router<'_> {
                 (Frame::Data(data), Some(Wanted::Nobody)) => link.dropped += data.len(),
                 (Frame::InSlot { slot, len }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
                     let Some(segment) = pieces.segment else { return Relayed::Nonsense("a slot of no memory") };
-                    let is_told_twice = pieces.slots[..pieces.used_slots].contains(&slot);
+                    slots += 1;
+                    let is_told_twice = slots > SLOTS || pieces.slots[..pieces.used_slots].contains(&slot);
                     let Some(data) = segment.filled(slot, len).filter(|_| !is_told_twice) else {
                         return Relayed::Nonsense("a slot that is not full");
                     };

@@ -87,13 +87,13 @@ pub(super) struct LinkEnd {
     pub(super) leave_sent: bool,
     /// Requests that it has brought.
     pub(super) brought: u8,
-    /// The other way for large bodies.
+    /// The other way for bodies.
     pub(super) lane: Option<Box<Lane>>,
     /// How the client's connection can be had, where that is allowed.
     pub(super) upgrade: Option<Box<UpgradePath>>,
-    /// The present response has filled slots of the lane.
-    fills_slots: bool,
-    /// What is to be sent with the end of the response: one frame, or nothing.
+    /// The present response has filled large slots of the lane.
+    fills_large_slots: bool,
+    /// What is to be sent with the end of the response: frames, and words for slots.
     held: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! A thread's end of its lane ([`Purpose::Lane`]): large bodies go to memory that the http router has too, and of files only
+//! A thread's end of its lane ([`Purpose::Lane`]): bodies go to memory that the http router has too, and of files only
 //! the descriptor is passed.
 //!
 //! Nothing waits here. The thread asks for the lane when it first has a use for it; until the router has answered, and
@@ -58,7 +58,7 @@ impl Lane {
     /// The memory, if it is there already. Asks for it otherwise.
     pub(super) fn segment(&mut self) -> Option<&Arc<Segment>> {
         match &self.state {
-            // A system call for each response that has a use for it would be one too many.
+            // `is_left` says the same, without a system call for each response.
             State::Open(..) => {}
             _ if self.owner != getpid() => return None,
             State::Unasked => {

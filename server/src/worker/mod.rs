@@ -157,7 +157,8 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
         Some(memory) => Some(Arc::new(TraceCells::map(&memory.copy()?, slot, setup.config.threads)?)),
         None => None,
     };
-    let links = if setup.link.is_some() { setup.config.threads as usize } else { 0 };
+    // Each thread may have a lane beside its link.
+    let links = if setup.link.is_some() { 2 * setup.config.threads as usize } else { 0 };
     let is_for_it = |place| setup.config.sockets.is_for(place, worker.get());
     let has_all_listeners = (0..setup.listeners.len()).all(is_for_it);
     let state = Arc::new(Worker {

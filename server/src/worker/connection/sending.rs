@@ -7,20 +7,24 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Connection, ConnectionPhase, LinkEnd, ResponseEnd};
 use crate::io::close::{Then, reset_on_close, shut_sending};
-use crate::io::segment::WORTH_SHARING;
+use crate::io::segment::{LARGE_SLOT, SLOTS, SMALL_SLOT};
 use crate::io::unsent::TooSlow;
 use crate::worker::harakiri;
 use crate::worker::kind::Kind;
 use crate::worker::lane::WORTH_PASSING;
 use crate::worker::streams::Taken;
 use crate::wsgi::transport::{Kept, Transport};
-use rwsgi_protocol::link::{ABORTED, DONE_CLOSE, DONE_KEEP, FAST, FILE, LEAVING, MAX_FRAME, Peer, SKIPPED, in_slot};
+use rwsgi_protocol::link::{
+    ABORTED, DONE_CLOSE, DONE_KEEP, FAST, FILE, LEAVING, MAX_FRAME, Peer, SKIPPED, SLOT_LEN_MAX, SLOT_NUMBER_MAX,
+    in_slot,
+};
 
 /// A response up to this long goes over a link in one piece with what ends it: a copy costs less than a second call,
 /// bytes.
 const WORTH_HOLDING: usize = 16 * 1024;
 /// A piece of a response that is worth a slot of the lane, bytes.
 const WORTH_A_SLOT: usize = 4 * 1024;
+const _: () = assert!(SLOTS <= SLOT_NUMBER_MAX as usize && LARGE_SLOT <= SLOT_LEN_MAX as usize);
 
 impl Connection {
     /// Sends what is ours to say, and not the application's.
@@ -63,7 +67,7 @@ impl Connection {
         if len > MAX_FRAME as usize {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a response of 4 GB in one piece"));
         }
-        if parts.iter().any(|part| part.len() >= WORTH_A_SLOT) {
+        if parts.iter().any(|part| part.len() >= WORTH_A_SLOT) && self.has_slots() {
             return self.send_in_slots(parts, own);
         }
         let frame = (len as u32).to_le_bytes();
@@ -133,7 +137,7 @@ impl Connection {
         if self.is_link() {
             self.phase = ConnectionPhase::Flushing(Then::NextRequest);
             // A request that is sent ahead would find the slots full, and its response would be copied through the socket.
-            let fast = !std::mem::take(&mut self.link.fills_slots) && fast;
+            let fast = !std::mem::take(&mut self.link.fills_large_slots) && fast;
             let word = match end {
                 ResponseEnd::Keep => DONE_KEEP + if fast { FAST } else { 0 },
                 ResponseEnd::Close => DONE_CLOSE + if fast { FAST } else { 0 },
@@ -190,25 +194,38 @@ impl Connection {
         self.send_on(&framed, &mut |part| own(part.checked_sub(1)?))
     }
 
+    /// Whether the lane's memory is there. Asks for it otherwise.
+    fn has_slots(&mut self) -> bool {
+        self.link.lane.as_mut().is_some_and(|lane| lane.segment().is_some())
+    }
+
     /// Sends parts of which some are long over a link: through the lane's memory as far as that has space.
     fn send_in_slots(&mut self, parts: &[&[u8]], own: &mut dyn FnMut(usize) -> Option<Kept>) -> io::Result<bool> {
-        let LinkEnd { lane, fills_slots, held, .. } = &mut self.link;
+        let LinkEnd { lane, fills_large_slots, held, .. } = &mut self.link;
         let segment = lane.as_mut().and_then(|lane| lane.segment());
         let mut words = std::mem::take(held);
         // How many parts are on their way, and how much of the next.
         let (mut whole, mut gone) = (0, 0);
+        // Where the length of the frame is that short parts are added to.
+        let mut frame = None;
         for part in parts {
             if part.len() < WORTH_A_SLOT {
-                words.extend_from_slice(&(part.len() as u32).to_le_bytes());
+                let at = *frame.get_or_insert(words.len());
+                if at == words.len() {
+                    words.extend_from_slice(&[0; 4]);
+                }
                 words.extend_from_slice(part);
+                let len = words.len() - at - 4;
+                words[at..at + 4].copy_from_slice(&(len as u32).to_le_bytes());
             } else {
+                frame = None;
                 let fill = |rest| segment.and_then(|segment| segment.fill(rest));
                 while gone < part.len()
                     && let Some((slot, len)) = fill(&part[gone..])
                 {
                     words.extend_from_slice(&in_slot(slot as u32, len as u32).to_le_bytes());
                     gone += len;
-                    *fills_slots |= len >= WORTH_SHARING;
+                    *fills_large_slots |= len > SMALL_SLOT;
                 }
                 if gone < part.len() {
                     break;
@@ -234,6 +251,7 @@ impl Connection {
             Some(if part == 0 && gone > 0 { Box::new(Tail { kept, from: gone }) } else { kept })
         });
         words.clear();
+        words.shrink_to(WORTH_HOLDING);
         self.link.held = words;
         sent
     }
