@@ -1,4 +1,4 @@
-"""The fork server gives back the code that only its start and its forks needed."""
+"""Processes give back what only their start needed."""
 
 from __future__ import annotations
 
@@ -31,3 +31,25 @@ def test_a_fork_server_that_has_nothing_to_do_holds_little_of_its_code(serve, ad
     # It forks as before.
     server.send(1)
     until(lambda: http.get(address, "/").status == 200 and "generation 2" in server.log(), "it was reloaded")
+
+
+def own_data_of_python(pid: int) -> int:
+    """Kilobytes of Python's library that a process has for itself, because they were written to."""
+    smaps = Path(f"/proc/{pid}/smaps").read_text()
+    parts = re.findall(r"^\S+ rw-p .*/libpython[^/]*\.so\S*\n((?:[A-Z]\S+: .*\n)+)", smaps, re.MULTILINE)
+    if not parts:
+        pytest.skip("this Python has no library of its own")
+    return sum(int(written) for part in parts for written in re.findall(r"^Anonymous: +(\d+)", part, re.MULTILINE))
+
+
+@pytest.mark.parametrize("option", ["--http-socket", "--http"])
+def test_a_process_without_python_keeps_little_of_its_data(serve, address, option):
+    server = serve(option, address, "--wsgi-file", "echo.py", "--master")
+    assert http.get(address, "/").status == 200
+    [python] = [process for process in server.processes() if process.name == "rwsgi forksrv"]
+    without = [server.pid, *(process.pid for process in server.processes() if process.name.startswith("rwsgi http"))]
+    for pid in without:
+        assert own_data_of_python(pid) < own_data_of_python(python.pid) / 4
+    # What runs at the end of the library finds what it needs.
+    server.send(15)
+    assert server.wait_exit() == 0

@@ -59,7 +59,7 @@ pub(crate) fn pages() {
 ///
 /// # Safety
 /// Nobody reads what is there now, unless the system finds the same elsewhere.
-unsafe fn give(Range { start, end }: Range<usize>) {
+pub(crate) unsafe fn give(Range { start, end }: Range<usize>) {
     if let Some(pointer) = NonNull::new(with_exposed_provenance_mut::<c_void>(start)) {
         // SAFETY: the caller's. It fails for memory that is locked, which stays.
         let _ = unsafe { madvise(pointer, end - start, MmapAdvise::MADV_DONTNEED) };

@@ -41,6 +41,7 @@ mod stacks;
 pub mod stats;
 mod system_limits;
 mod tls;
+mod unused_python;
 mod vassal;
 mod without_python;
 mod worker;

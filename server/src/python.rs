@@ -9,7 +9,8 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::master::launcher::Launcher;
+use crate::master::launcher::{FORKSERVER_ROLE, Launcher};
+use crate::unused_python;
 use crate::without_python::{self, Entry};
 
 /// The extension module inside the package. It needs no global lock: docs/free-threading.md says what stands in its place.
@@ -52,6 +53,11 @@ extern "C" fn enter() {
     let _ = nix::sys::prctl::set_name(c"rwsgi");
     let mut launcher = Launcher::new(entry.program.clone(), vec![entry.launch().into()]);
     launcher.library = Some(entry.library);
+    if !entry.arguments.iter().any(|argument| argument == FORKSERVER_ROLE) {
+        // SAFETY: all but the fork server run no Python, and what is entered here never returns to the program, which is one.
+        // Nobody has started a thread yet.
+        unsafe { unused_python::forget() };
+    }
     // A panic has been told of already, and there is nobody to pass it on to.
     std::process::exit(catch_unwind(|| crate::run(entry.arguments, launcher)).unwrap_or(101));
 }

@@ -118,7 +118,7 @@ fn serve_forks(py: Python<'_>, channel: OwnedFd, mut setup: Setup, scoreboard: S
     }
     interpreter::tell_of_lock(py);
     stacks::check::run(py);
-    interpreter::settle(py)?;
+    interpreter::settle(py, setup.config.processes)?;
     other_threads::warn_of_them(py);
     warn_of_greenlets(py);
     // Before the first fork: what is free would be copied into each worker that allocates it.

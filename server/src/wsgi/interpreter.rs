@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use pyo3::prelude::*;
 
-use super::traceback;
+use super::{gaps, traceback};
 use crate::local_time::ZONE;
 use rwsgi_config::Config;
 
@@ -86,16 +86,20 @@ pub fn import(py: Python<'_>, name: &str) {
 }
 
 /// What is left to do before the first fork: garbage goes, and what stays is moved out of the collector's sight, so
-/// that its passes do not write to pages that the workers share.
+/// that its passes do not write to pages that the workers share. Neither do new objects, where there are several `workers`.
 ///
 /// # Errors
 /// When a finalizer that the application set raises.
-pub fn settle(py: Python<'_>) -> PyResult<()> {
+pub fn settle(py: Python<'_>, workers: u32) -> PyResult<()> {
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;
     gc.call_method0("freeze")?;
     // What is left in a buffer would be printed by every worker.
-    flush(py)
+    flush(py)?;
+    if workers > 1 {
+        gaps::fill(py);
+    }
+    Ok(())
 }
 
 /// Version of the interpreter, as `3.11.2`; `3.14.2t` for a build without the global lock.

@@ -9,6 +9,7 @@ mod caught;
 mod client_tls;
 mod environ;
 mod file_wrapper;
+mod gaps;
 pub mod gateway;
 mod incoming;
 mod input;

@@ -127,7 +127,7 @@ impl Reforked {
         setup.request_log = self.request_log.map(InheritedFd::keep);
         let scoreboard = Scoreboard::map(setup.layout, self.scoreboard).context("refork: cannot map the scoreboard")?;
         // What was cached is moved out of the collector's sight with all else.
-        interpreter::settle(py)?;
+        interpreter::settle(py, setup.config.processes)?;
         Ok(NextForkServer { channel: self.channel, setup, scoreboard, application })
     }
 }
