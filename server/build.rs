@@ -1,6 +1,6 @@
-//! Tells the compiler which Python it builds for (`Py_GIL_DISABLED`), and gives what links libpython (the plain executable, the unit tests) its run path. The Python extension does not link
-//! it: the interpreter that loads the extension brings its own. Of the extension, the linker learns which functions are to lie
-//! together, where it understands that.
+//! Tells the compiler which Python it builds for (`Py_GIL_DISABLED`), and gives what links libpython (the plain executable, the
+//! unit tests) its run path. The Python extension does not link it: the interpreter that loads the extension brings its own. Of
+//! the extension, the linker learns which functions are to lie together, where it understands that.
 
 use std::env;
 use std::path::{Path, PathBuf};
