@@ -420,4 +420,42 @@ mod tests {
         let mut fds = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(0), "nothing has happened in the directory");
     }
+
+    #[test]
+    fn a_job_for_later_is_looked_at_twice_and_not_over_and_over() {
+        let place = Place::new("later");
+        let (mut watch, mut index) = (DirectoryWatch::new(&place.0, Company::Alone).unwrap(), JobIndex::default());
+        let now = SystemTime::now();
+        let due = now + Duration::from_secs(60);
+        let ticket = place.queue(Some(due.duration_since(SystemTime::UNIX_EPOCH).unwrap()));
+        watch.look(&mut index).unwrap();
+        // It was not looked at when it came.
+        assert_eq!(index.next(now), Some(ticket.clone()));
+        let ClaimResult::NotBefore(moment) = place.take_alone(&ticket) else { panic!("it is for later") };
+        index.put(ticket, moment);
+        // That its file was closed is news.
+        watch.look(&mut index).unwrap();
+        assert_eq!((index.next(now), index.next_due()), (None, Some(moment)));
+        let mut fds = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(0));
+    }
+
+    #[test]
+    fn a_job_that_is_done_goes_from_the_directory_that_it_was_taken_from() {
+        let (place, other) = (Place::new("moved"), Place::new("instead"));
+        let ticket = place.queue(None);
+        let (config, directory) = (Spooler::default(), place.open());
+        let now = SystemTime::now();
+        let Ok(ClaimResult::Claim(claim, _)) = take(&directory, &ticket, &config, Company::Alone, now) else {
+            panic!("it is free")
+        };
+        // Another directory comes in its place, with a job of the same name.
+        std::fs::copy(place.0.join(ticket.path()), other.0.join(ticket.path())).unwrap();
+        let aside = place.0.with_extension("aside");
+        std::fs::rename(&place.0, &aside).unwrap();
+        std::fs::rename(&other.0, &place.0).unwrap();
+        claim.done(&directory).unwrap();
+        assert!(place.0.join(ticket.path()).exists() && !aside.join(ticket.path()).exists());
+        std::fs::rename(&aside, &other.0).unwrap();
+    }
 }
