@@ -38,7 +38,8 @@ pub struct Snapshot {
     pub listen_queue: u64,
     /// Attempts to connect that were dropped because a socket's queue was full (a client that tries again counts again;
     /// TCP only: unix sockets make clients wait), and requests that the http router turned away. Where another program of the
-    /// same network namespace drops some at the same time, they may be counted, too.
+    /// same network namespace drops some at the same time, they may be counted, too. Of TCP sockets that wait for a
+    /// client's first byte, up to a second late.
     pub listen_queue_errors: u64,
     /// uWSGI signals that wait for the master.
     pub signal_queue: u64,
@@ -208,7 +209,7 @@ pub struct Worker {
     pub signal_queue: u64,
     /// `idle`, `busy`, `cheap`, `pause`, or `sig` and a number.
     pub status: String,
-    /// Resident memory, bytes.
+    /// Resident memory, bytes. Of a process that does not run, read once a second.
     pub rss: u64,
     /// Address space, bytes.
     pub vsz: u64,

@@ -1,5 +1,7 @@
 //! A spooler: a process that runs the jobs of a directory, each at least once.
 
+use std::ffi::OsStr;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,12 +12,14 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, access};
 use pyo3::Python;
+use rustix::process::fchdir;
 use tracing::{error, info, warn};
 
 use super::work::{StopSignal, Work};
 use crate::api::spool;
 use crate::clock::MonotonicNanos;
 use crate::owned_file::named;
+use crate::spooler::JobDirectory;
 use crate::spooler::claim::{Claim, ClaimResult, Company, take};
 use crate::spooler::index::JobIndex;
 use crate::spooler::job::{Job, Ticket};
@@ -26,10 +30,13 @@ use crate::wsgi::{application, interpreter};
 /// After this time a job that another process holds is looked at again: a process that is killed does not announce it.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
+/// Between two jobs, orders and events are looked for this often. Of jobs that take longer, after each.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// A running spooler.
 struct Spooler<'a> {
     number: u32,
-    directory: &'a Path,
+    directory: JobDirectory,
     config: &'a rwsgi_config::Spooler,
     cell: &'a SpoolerCell,
     index: JobIndex,
@@ -65,7 +72,7 @@ pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
     let company = if config.processes > 1 { Company::Others } else { Company::Alone };
     let mut spooler = Spooler {
         number,
-        directory,
+        directory: JobDirectory::open(directory).with_context(|| cannot_be_read(directory))?,
         config,
         cell: work.scoreboard.spooler(number - 1),
         index: JobIndex::default(),
@@ -74,26 +81,33 @@ pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
         has_complained: false,
         has_met_foreign: false,
     };
-    spooler.enter(directory);
-    let mut tasks = 0;
+    spooler.enter_own();
+    let (mut tasks, mut look_due) = (0, Instant::now());
     loop {
-        let (is_to_leave, has_news) = work.end.has_come_or(spooler.watch.fd());
-        if is_to_leave {
-            break;
+        let moment = Instant::now();
+        if look_due <= moment {
+            look_due = moment + LOOK;
+            let (is_to_leave, has_news) = work.end.has_come_or(spooler.watch.fd());
+            if is_to_leave {
+                break;
+            }
+            if has_news {
+                spooler.watch.look(&mut spooler.index)?;
+            }
         }
-        if has_news {
-            spooler.watch.look(&mut spooler.index)?;
-        }
-        if spooler.watch.scan_due <= Instant::now() {
+        if spooler.watch.scan_due <= moment {
             let frequency = spooler.frequency();
             let scanned = spooler.watch.scan(&mut spooler.index, frequency);
-            scanned.with_context(|| format!("spooler: '{}' cannot be read", directory.display()))?;
+            scanned.with_context(|| cannot_be_read(directory))?;
+            // What was scanned may be another than before, under the same name.
+            spooler.directory = JobDirectory::open(directory).with_context(|| cannot_be_read(directory))?;
         }
         let now = SystemTime::now();
         let Some(ticket) = spooler.index.next(now) else {
             let timeout = spooler.idle_time(now);
             let news = spooler.watch.fd();
             py.detach(|| wait(&work.end, news, timeout))?;
+            look_due = Instant::now();
             continue;
         };
         if spooler.consider(py, ticket, now)? {
@@ -105,6 +119,10 @@ pub(super) fn run(py: Python<'_>, work: &Work) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn cannot_be_read(directory: &Path) -> String {
+    format!("spooler: '{}' cannot be read", directory.display())
 }
 
 /// Gives this process the lowest priority.
@@ -119,10 +137,25 @@ impl Spooler<'_> {
         self.cell.frequency().unwrap_or(Duration::from_secs(self.config.frequency.into()))
     }
 
-    /// Makes `spooler-chdir`, or else `directory`, the one that a job's function runs in.
-    fn enter(&self, directory: &Path) {
-        let directory = self.config.chdir.as_deref().unwrap_or(directory);
-        if let Err(error) = std::env::set_current_dir(directory) {
+    /// Makes `spooler-chdir`, or else the spooler's own directory, the one that a job's function runs in.
+    fn enter_own(&self) {
+        match &self.config.chdir {
+            Some(directory) => self.note_entered(directory, std::env::set_current_dir(directory)),
+            None => self.note_entered(self.directory.path(), fchdir(&self.directory).map_err(io::Error::from)),
+        }
+    }
+
+    /// As [`Self::enter_own`], for a job in a numbered directory.
+    fn enter(&self, subdirectory: &OsStr) {
+        if self.config.chdir.is_some() {
+            return self.enter_own();
+        }
+        let directory = self.directory.path().join(subdirectory);
+        self.note_entered(&directory, std::env::set_current_dir(&directory));
+    }
+
+    fn note_entered(&self, directory: &Path, entered: io::Result<()>) {
+        if let Err(error) = entered {
             warn!("spooler {}: '{}' cannot be entered: {error}", self.number, directory.display());
         }
     }
@@ -144,7 +177,8 @@ impl Spooler<'_> {
     /// Tries to take a job, and runs it. Whether it was run.
     fn consider(&mut self, py: Python<'_>, ticket: Ticket, now: SystemTime) -> anyhow::Result<bool> {
         let number = self.number;
-        match take(self.directory, &ticket, self.config, self.company(), now) {
+        let company = self.company();
+        match take(&self.directory, &ticket, self.config, company, now) {
             Ok(ClaimResult::Claim(claim, job)) => return self.run_job(py, ticket, claim, &job),
             Ok(ClaimResult::Busy) => {
                 self.met_others = Some(Instant::now() + self.frequency().max(SECOND_LOOK * 2));
@@ -177,8 +211,8 @@ impl Spooler<'_> {
 
     fn run_job(&mut self, py: Python<'_>, ticket: Ticket, claim: Claim, job: &Job) -> anyhow::Result<bool> {
         let number = self.number;
-        if self.config.chdir.is_some() || !ticket.subdirectory().is_empty() {
-            self.enter(&self.directory.join(ticket.subdirectory()));
+        if !ticket.subdirectory().is_empty() {
+            self.enter(ticket.subdirectory());
         }
         let began = MonotonicNanos::now();
         self.cell.begin(began, ticket.path().as_os_str().as_bytes());
@@ -186,7 +220,7 @@ impl Spooler<'_> {
         let ended = MonotonicNanos::now();
         if verdict == Verdict::Done {
             // Counted when it will not run again.
-            if let Err(error) = claim.done() {
+            if let Err(error) = claim.done(&self.directory) {
                 self.cell.finish(ended, Verdict::Failed);
                 return Err(error).with_context(|| format!("spooler: '{ticket}' is done but cannot be removed"));
             }
@@ -207,7 +241,9 @@ impl Spooler<'_> {
         } else {
             self.cell.finish(ended, verdict);
             let delay = self.frequency();
-            let (tries, due) = claim.retry(delay).with_context(|| format!("spooler: '{ticket}' cannot be put off"))?;
+            let (tries, due) = claim
+                .retry(&self.directory, delay)
+                .with_context(|| format!("spooler: '{ticket}' cannot be put off"))?;
             let what = if verdict == Verdict::Retry { "wants to be tried again" } else { "raised an exception" };
             let line = format!("spooler {number}: {ticket}: {what} (try {tries}): again in {} s", delay.as_secs());
             if verdict == Verdict::Failed {
@@ -218,7 +254,7 @@ impl Spooler<'_> {
             self.index.put(ticket, due);
         }
         // Wherever the job has gone to.
-        self.enter(self.directory);
+        self.enter_own();
         Ok(verdict != Verdict::Ignored)
     }
 }

@@ -5,9 +5,8 @@
 //! and close the file without losing it. A lock says nothing of a file that is gone: after locking it is looked up
 //! again.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +15,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open, renameat};
 use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
+use rustix::fs::{AtFlags, FileType, Mode as FileMode, OFlags, Stat, fstat, openat, statat, unlinkat};
 
+use super::directory::JobDirectory;
 use super::job::{Job, NotAJob, Ticket};
 use super::tries;
 use rwsgi_config::Spooler;
@@ -47,6 +48,7 @@ pub(crate) enum ClaimResult {
 #[derive(Debug)]
 pub(crate) struct Claim {
     file: File,
+    /// Relative to the spooler's directory.
     path: PathBuf,
 }
 
@@ -65,27 +67,27 @@ pub(crate) enum Company {
 /// # Errors
 /// When the file cannot be worked with although it is there.
 pub(crate) fn take(
-    directory: &Path,
+    directory: &JobDirectory,
     ticket: &Ticket,
     config: &Spooler,
     company: Company,
     now: SystemTime,
 ) -> io::Result<ClaimResult> {
-    let path = directory.join(ticket.path());
-    match try_take(&path, config, company, now) {
+    let path = ticket.path();
+    match try_take(directory, &path, config, company, now) {
         Ok(Some(taken)) => Ok(taken),
         Ok(None) => Ok(ClaimResult::Gone),
         Err(ClaimError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(ClaimResult::Gone),
         // What `O_NOFOLLOW` says of a symbolic link, and opening for writing of a directory.
         Err(ClaimError::Io(error)) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EISDIR)) => {
-            set_aside(directory, ticket, NotAJob::NoFile)
+            set_aside(directory.path(), ticket, NotAJob::NoFile)
         }
-        Err(ClaimError::Io(error)) => match std::fs::symlink_metadata(&path) {
+        Err(ClaimError::Io(error)) => match named(directory, &path) {
             // The usual reason: a job is readable by its owner alone.
-            Ok(metadata) if is_foreign(&metadata) => Ok(ClaimResult::Foreign(metadata.uid())),
+            Ok(stat) if is_foreign(&stat) => Ok(ClaimResult::Foreign(stat.st_uid)),
             _ => Err(error),
         },
-        Err(ClaimError::Bad(problem, _lock)) => set_aside(directory, ticket, problem),
+        Err(ClaimError::Bad(problem, _lock)) => set_aside(directory.path(), ticket, problem),
     }
 }
 
@@ -103,53 +105,51 @@ impl From<io::Error> for ClaimError {
 
 /// `None` when the file is gone.
 fn try_take(
+    directory: &JobDirectory,
     path: &Path,
     config: &Spooler,
     company: Company,
     now: SystemTime,
 ) -> Result<Option<ClaimResult>, ClaimError> {
-    let open = |writable| {
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)
-    };
     // A lock needs a file that is open for writing. Closing one is news, also to the process that closed it: over a job
     // that is not to be taken yet, spoolers would wake each other and themselves forever. So where there are others it
     // is opened to be read first.
-    let mut file = open(company == Company::Alone)?;
-    let mut metadata = file.metadata()?;
-    if is_foreign(&metadata) {
-        return Ok(Some(ClaimResult::Foreign(metadata.uid())));
+    let first = if company == Company::Alone { OFlags::RDWR } else { OFlags::RDONLY };
+    let mut file = open_job(directory, path, first)?;
+    let mut stat = status(&file)?;
+    if is_foreign(&stat) {
+        return Ok(Some(ClaimResult::Foreign(stat.st_uid)));
     }
-    if let Some(not_now) = not_now(&metadata, now)? {
+    if let Some(not_now) = not_now(&stat, now) {
         return Ok(Some(not_now));
     }
     if company == Company::Others {
         if is_locked(&file)? {
             return Ok(Some(ClaimResult::Busy));
         }
-        file = open(true)?;
-        metadata = file.metadata()?;
+        file = open_job(directory, path, OFlags::RDWR)?;
+        stat = status(&file)?;
     }
     if !lock(&file)? {
         return Ok(Some(ClaimResult::Busy));
     }
-    let named = std::fs::symlink_metadata(path)?;
-    if (metadata.dev(), metadata.ino()) != (named.dev(), named.ino()) {
+    let named = named(directory, path)?;
+    if (stat.st_dev, stat.st_ino) != (named.st_dev, named.st_ino) {
         return Ok(None);
     }
     // Of the same file, and as it is now that it is locked.
-    let metadata = named;
-    if !metadata.is_file() {
+    let stat = named;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
         return Err(ClaimError::Bad(NotAJob::NoFile, file));
     }
-    if is_foreign(&metadata) {
-        return Ok(Some(ClaimResult::Foreign(metadata.uid())));
+    if is_foreign(&stat) {
+        return Ok(Some(ClaimResult::Foreign(stat.st_uid)));
     }
     // It may have been run, and put off, since it was looked at.
-    if let Some(not_now) = not_now(&metadata, now)? {
+    if let Some(not_now) = not_now(&stat, now) {
         return Ok(Some(not_now));
     }
-    let size = metadata.len();
+    let size = stat.st_size.unsigned_abs();
     if !config.takes(size) {
         return Err(ClaimError::Bad(NotAJob::TooLarge { size, limit: config.job_limit }, file));
     }
@@ -157,6 +157,25 @@ fn try_take(
         Ok(job) => Ok(Some(ClaimResult::Claim(Claim { file, path: path.to_owned() }, job))),
         Err(problem) => Err(ClaimError::Bad(problem, file)),
     }
+}
+
+fn open_job(directory: &JobDirectory, path: &Path, access: OFlags) -> io::Result<File> {
+    let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    // That it was read is not worth writing its inode. Only its owner and root may say so.
+    let opened = match openat(directory, path, flags | OFlags::NOATIME, FileMode::empty()) {
+        Err(rustix::io::Errno::PERM) => openat(directory, path, flags, FileMode::empty()),
+        opened => opened,
+    };
+    Ok(opened?.into())
+}
+
+fn status(file: &File) -> io::Result<Stat> {
+    Ok(fstat(file)?)
+}
+
+/// What has this name now.
+fn named(directory: &JobDirectory, path: &Path) -> io::Result<Stat> {
+    Ok(statat(directory, path, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// A job may be larger than the memory that there is: then it is an error, and not the end of this process.
@@ -170,20 +189,23 @@ fn read(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
 
 /// Whether a file is of another user than root and the one that this process runs as: whoever can put a file into the
 /// directory would have the application do what that file says.
-fn is_foreign(metadata: &Metadata) -> bool {
-    metadata.uid() != 0 && metadata.uid() != geteuid().as_raw()
+fn is_foreign(stat: &Stat) -> bool {
+    stat.st_uid != 0 && stat.st_uid != geteuid().as_raw()
 }
 
 /// Why a file is to be left alone for now, if it is. Its modification time is the earliest moment at which a job may
 /// run.
-fn not_now(metadata: &Metadata, now: SystemTime) -> io::Result<Option<ClaimResult>> {
-    let due = metadata.modified()?;
-    Ok(match now.duration_since(due) {
+fn not_now(stat: &Stat, now: SystemTime) -> Option<ClaimResult> {
+    // What was before 1970 is over anyway.
+    let due = u64::try_from(stat.st_mtime)
+        .map_or(Duration::ZERO, |seconds| Duration::new(seconds, stat.st_mtime_nsec as u32));
+    let due = SystemTime::UNIX_EPOCH + due;
+    match now.duration_since(due) {
         // It lies in the future.
         Err(_) => Some(ClaimResult::NotBefore(due)),
-        Ok(age) if metadata.len() == 0 && age < WRITERS_MOMENT => Some(ClaimResult::Busy),
+        Ok(age) if stat.st_size == 0 && age < WRITERS_MOMENT => Some(ClaimResult::Busy),
         Ok(_) => None,
-    })
+    }
 }
 
 fn whole_file() -> libc::flock {
@@ -217,15 +239,15 @@ fn set_aside(directory: &Path, ticket: &Ticket, problem: NotAJob) -> io::Result<
 }
 
 impl Claim {
-    /// The job was done: its file goes.
+    /// The job was done: its file goes from the directory that it was taken from.
     ///
     /// # Errors
     /// When it cannot be removed; the job will run again.
-    pub(crate) fn done(self) -> io::Result<()> {
-        match std::fs::remove_file(&self.path) {
+    pub(crate) fn done(self, directory: &JobDirectory) -> io::Result<()> {
+        match unlinkat(directory, &self.path, AtFlags::empty()) {
             // Somebody was faster: it will not run again either way.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -233,8 +255,8 @@ impl Claim {
     ///
     /// # Errors
     /// When the file system refuses.
-    pub(crate) fn retry(self, delay: Duration) -> io::Result<(u32, SystemTime)> {
-        let count = tries::count_one(&self.path);
+    pub(crate) fn retry(self, directory: &JobDirectory, delay: Duration) -> io::Result<(u32, SystemTime)> {
+        let count = tries::count_one(&directory.path().join(&self.path));
         let at = SystemTime::now() + delay;
         self.file.set_modified(at)?;
         Ok((count, at))
@@ -263,6 +285,10 @@ mod tests {
             Self(path)
         }
 
+        fn open(&self) -> JobDirectory {
+            JobDirectory::open(&self.0).unwrap()
+        }
+
         /// Queues a job that may run from `at` on.
         fn queue(&self, at: Option<Duration>) -> Ticket {
             let head = head(&[(b"a", b"b")]).unwrap();
@@ -272,12 +298,12 @@ mod tests {
 
         fn take(&self, ticket: &Ticket) -> ClaimResult {
             let config = Spooler { job_limit: 100, ..Spooler::default() };
-            take(&self.0, ticket, &config, Company::Others, SystemTime::now()).unwrap()
+            take(&self.open(), ticket, &config, Company::Others, SystemTime::now()).unwrap()
         }
 
         fn take_alone(&self, ticket: &Ticket) -> ClaimResult {
             let config = Spooler { job_limit: 100, ..Spooler::default() };
-            take(&self.0, ticket, &config, Company::Alone, SystemTime::now()).unwrap()
+            take(&self.open(), ticket, &config, Company::Alone, SystemTime::now()).unwrap()
         }
     }
 
@@ -299,7 +325,7 @@ mod tests {
         assert!(matches!(place.take(&ticket), ClaimResult::Busy));
         drop(claim);
         let ClaimResult::Claim(claim, _) = place.take(&ticket) else { panic!("it is free again") };
-        claim.done().unwrap();
+        claim.done(&place.open()).unwrap();
         assert!(matches!(place.take(&ticket), ClaimResult::Gone));
     }
 
@@ -314,12 +340,12 @@ mod tests {
         assert_eq!(job.body(), b"body");
         assert!(matches!(place.take_alone(&ticket), ClaimResult::Busy));
         assert!(matches!(place.take(&ticket), ClaimResult::Busy));
-        claim.retry(Duration::from_secs(60)).unwrap();
+        claim.retry(&place.open(), Duration::from_secs(60)).unwrap();
         assert!(matches!(place.take_alone(&ticket), ClaimResult::NotBefore(_)));
         let file = File::options().write(true).open(place.0.join(ticket.path())).unwrap();
         file.set_modified(SystemTime::now()).unwrap();
         let ClaimResult::Claim(claim, _) = place.take_alone(&ticket) else { panic!("it is due") };
-        claim.done().unwrap();
+        claim.done(&place.open()).unwrap();
         assert!(matches!(place.take_alone(&ticket), ClaimResult::Gone));
         let unwritten = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
         File::create(place.0.join(unwritten.path())).unwrap();
@@ -332,7 +358,7 @@ mod tests {
         let ticket = place.queue(None);
         for expected in 1..=3 {
             let ClaimResult::Claim(claim, _) = place.take(&ticket) else { panic!("it is due") };
-            let (tries, due) = claim.retry(Duration::from_secs(60)).unwrap();
+            let (tries, due) = claim.retry(&place.open(), Duration::from_secs(60)).unwrap();
             assert_eq!(tries, expected);
             assert!(
                 matches!(place.take(&ticket), ClaimResult::NotBefore(moment) if due.duration_since(moment).is_ok_and(|cut| cut < Duration::from_secs(1)))
@@ -373,7 +399,7 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere.0, place.0.join(BAD)).unwrap();
         let ticket = Ticket::of(OsStr::new(""), OsStr::new("uwsgi_spoolfile_on_x")).unwrap();
         std::fs::write(place.0.join(ticket.path()), "hello").unwrap();
-        assert!(take(&place.0, &ticket, &Spooler::default(), Company::Alone, SystemTime::now()).is_err());
+        assert!(take(&place.open(), &ticket, &Spooler::default(), Company::Alone, SystemTime::now()).is_err());
         assert_eq!(std::fs::read_dir(&elsewhere.0).unwrap().count(), 0);
     }
 
@@ -393,5 +419,43 @@ mod tests {
         assert!(matches!(place.take(&unwritten), ClaimResult::Busy));
         let mut fds = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(0), "nothing has happened in the directory");
+    }
+
+    #[test]
+    fn a_job_for_later_is_looked_at_twice_and_not_over_and_over() {
+        let place = Place::new("later");
+        let (mut watch, mut index) = (DirectoryWatch::new(&place.0, Company::Alone).unwrap(), JobIndex::default());
+        let now = SystemTime::now();
+        let due = now + Duration::from_secs(60);
+        let ticket = place.queue(Some(due.duration_since(SystemTime::UNIX_EPOCH).unwrap()));
+        watch.look(&mut index).unwrap();
+        // It was not looked at when it came.
+        assert_eq!(index.next(now), Some(ticket.clone()));
+        let ClaimResult::NotBefore(moment) = place.take_alone(&ticket) else { panic!("it is for later") };
+        index.put(ticket, moment);
+        // That its file was closed is news.
+        watch.look(&mut index).unwrap();
+        assert_eq!((index.next(now), index.next_due()), (None, Some(moment)));
+        let mut fds = [PollFd::new(watch.fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(0));
+    }
+
+    #[test]
+    fn a_job_that_is_done_goes_from_the_directory_that_it_was_taken_from() {
+        let (place, other) = (Place::new("moved"), Place::new("instead"));
+        let ticket = place.queue(None);
+        let (config, directory) = (Spooler::default(), place.open());
+        let now = SystemTime::now();
+        let Ok(ClaimResult::Claim(claim, _)) = take(&directory, &ticket, &config, Company::Alone, now) else {
+            panic!("it is free")
+        };
+        // Another directory comes in its place, with a job of the same name.
+        std::fs::copy(place.0.join(ticket.path()), other.0.join(ticket.path())).unwrap();
+        let aside = place.0.with_extension("aside");
+        std::fs::rename(&place.0, &aside).unwrap();
+        std::fs::rename(&other.0, &place.0).unwrap();
+        claim.done(&directory).unwrap();
+        assert!(place.0.join(ticket.path()).exists() && !aside.join(ticket.path()).exists());
+        std::fs::rename(&aside, &other.0).unwrap();
     }
 }

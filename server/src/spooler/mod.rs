@@ -16,5 +16,5 @@ pub(crate) mod tries;
 pub(crate) mod watch;
 pub(crate) mod write;
 
-pub(crate) use self::directory::prepare;
+pub(crate) use self::directory::{JobDirectory, prepare};
 pub(crate) use self::survey::{Queue, jobs_in, survey};

@@ -116,6 +116,10 @@ impl DirectoryWatch {
         let Some(ticket) = Ticket::of(&subdirectory, name) else { return };
         if event.mask.intersects(AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM) {
             index.remove(&ticket);
+        } else if event.mask == AddWatchFlags::IN_MOVED_TO {
+            // A new job as a rule, which may run now. If not, whoever tries to take it learns when it may: that opens its file,
+            // which is no event of this kind.
+            index.put(ticket, SystemTime::UNIX_EPOCH);
         } else if event.mask != AddWatchFlags::IN_CREATE {
             // One that is created under its own name is not whole before its writer closes it.
             self.learn(index, ticket);

@@ -1,13 +1,15 @@
-//! Memory of processes, sampled when somebody asks: live for idle ones too, and cheap enough to poll.
+//! Memory and processor time of processes, sampled when somebody asks: live for idle ones too, and cheap enough to poll.
 //!
-//! What a process has resident and mapped costs one read of a file that stays open, so that it is read every time. How
-//! its pages are shared (PSS, USS) makes the kernel walk all of them, milliseconds for a large process: that is done by
-//! a thread beside the loop, first for processes that are new, then for the others in turn, as far as a small share of
-//! one processor's time allows. Nobody waits for it: it is shown once it is known. A process that is gone has no
-//! memory: zeros.
+//! What a process has resident and mapped costs one read of a file that stays open. It is read when the process has run
+//! since the last time, which its processor time tells for less. Of one that has not run it is what it was, unless the
+//! kernel took pages away: so it is read once a second in any case. How its pages are shared (PSS, USS) makes the kernel
+//! walk all of them, milliseconds for a large process: that is done by a thread beside the loop, first for processes that
+//! are new, then for the others in turn, as far as a small share of one processor's time allows. Nobody waits for it: it
+//! is shown once it is known. A process that is gone has no memory: zeros.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use tokio::runtime::Handle;
@@ -39,7 +41,10 @@ const SAVINGS: i64 = 2_000_000;
 /// What the walks of one sample may cost for processes that were walked before, ns.
 const SPEND: i64 = 150_000;
 
-/// Samples the memory of some processes.
+/// Of a process that does not run, memory is read this often.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Samples the memory and the processor time of some processes.
 #[derive(Debug)]
 pub struct MemorySampler {
     /// Where walks run.
@@ -60,6 +65,10 @@ struct Sampled {
     serial: u64,
     statm: Statm,
     memory: ProcessMemory,
+    /// When the memory was read; `None` before the first time.
+    read_at: Option<MonotonicNanos>,
+    /// The process's processor time just before that, or since then as long as it is the same.
+    processor_time: Duration,
     /// The last walk through its pages.
     last: Option<LastWalk>,
 }
@@ -96,7 +105,7 @@ impl MemorySampler {
         Self { runtime, processes: HashMap::new(), newest: 0, walks: None, allowance: 0, sampled_at: None }
     }
 
-    /// Samples the memory of `pids` at `now`, and forgets every other process. Has the walks begun that are due.
+    /// Samples the memory and the processor time of `pids` at `now`, and forgets every other process. Has the walks begun that are due.
     pub fn sample(&mut self, pids: impl IntoIterator<Item = Pid>, now: MonotonicNanos) {
         self.collect();
         // Since always, at the first sample: new processes are walked on credit anyway.
@@ -109,9 +118,9 @@ impl MemorySampler {
                 continue;
             }
             // New, or its number is another process's now.
-            let sampled = before.remove(&pid).and_then(Sampled::again).or_else(|| {
+            let sampled = before.remove(&pid).and_then(|sampled| sampled.again(pid, now)).or_else(|| {
                 self.newest += 1;
-                Sampled::first(pid, self.newest)
+                Sampled::first(pid, self.newest, now)
             });
             self.processes.extend(sampled.map(|sampled| (pid, sampled)));
         }
@@ -127,6 +136,12 @@ impl MemorySampler {
     #[must_use]
     pub fn of(&self, pid: Pid) -> ProcessMemory {
         self.processes.get(&pid).map(|sampled| sampled.memory).unwrap_or_default()
+    }
+
+    /// A process's processor time at the last sample; `None` when it is gone.
+    #[must_use]
+    pub fn processor_time(&self, pid: Pid) -> Option<Duration> {
+        self.processes.get(&pid).map(|sampled| sampled.processor_time)
     }
 
     /// Takes what the walks under way have found.
@@ -173,12 +188,20 @@ impl MemorySampler {
 }
 
 impl Sampled {
-    fn first(pid: Pid, serial: u64) -> Option<Self> {
-        Self { serial, statm: Statm::open(pid).ok()?, memory: ProcessMemory::default(), last: None }.again()
+    fn first(pid: Pid, serial: u64, now: MonotonicNanos) -> Option<Self> {
+        let (statm, memory, processor_time) = (Statm::open(pid).ok()?, ProcessMemory::default(), Duration::ZERO);
+        Self { serial, statm, memory, read_at: None, processor_time, last: None }.again(pid, now)
     }
 
     /// The same process a while later; `None` when it is gone.
-    fn again(mut self) -> Option<Self> {
+    fn again(mut self, pid: Pid, now: MonotonicNanos) -> Option<Self> {
+        // Before the memory: what the process does in between is seen the next time. One that ends runs until it has ended.
+        let processor_time = clock::processor_time(pid)?;
+        let has_run = std::mem::replace(&mut self.processor_time, processor_time) != processor_time;
+        if !has_run && self.read_at.is_some_and(|before| now.since(before) < FRESH) {
+            return Some(self);
+        }
+        self.read_at = Some(now);
         let size = self.statm.read().ok()?;
         self.memory.rss = size.resident;
         self.memory.vsz = size.mapped;
@@ -305,6 +328,30 @@ mod tests {
         }
         let memory = sampler.of(child.pid());
         assert!(memory.rss > 0 && memory.pss == 0, "another walk was begun beside the first: {memory:?}");
+    }
+
+    #[test]
+    fn memory_is_read_again_when_the_process_has_run_or_a_second_is_over() {
+        let runtime = runtime();
+        let mut sampler = MemorySampler::new(runtime.handle().clone());
+        let mut child = Waiting::start();
+        let pid = child.pid();
+        let read_at = |sampler: &MemorySampler| sampler.processes[&pid].read_at.unwrap();
+        // It starts yet, until two samples find that it has not run between them.
+        let (deadline, mut now) = (Instant::now() + Duration::from_secs(10), 1);
+        sampler.sample([pid], at(now));
+        while read_at(&sampler) == at(now) {
+            assert!(Instant::now() < deadline, "it never waits: {sampler:?}");
+            now += 1;
+            sampler.sample([pid], at(now));
+        }
+        let last = read_at(&sampler);
+        sampler.sample([pid], last + FRESH);
+        assert_eq!(read_at(&sampler), last + FRESH);
+        std::io::Write::write_all(child.0.stdin.as_mut().unwrap(), b"x").unwrap();
+        let later = last + FRESH + Duration::from_millis(1);
+        sample_until(&mut sampler, &[pid], later, |sampler| read_at(sampler) == later);
+        assert!(sampler.processor_time(pid).is_some_and(|time| !time.is_zero()));
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub fn take(subject: &Subject<'_>, state: &mut SnapshotState) -> Taken {
     let router = read_router(subject.scoreboard, state);
     let waiting = sockets.iter().map(|socket| socket.queue).sum::<u64>() + router.depth;
     let capacity = sockets.iter().map(|socket| socket.max_queue).sum();
-    let rejected = dropped + state.drops.turned_away(deferred) + router.rejected;
+    let rejected = dropped + state.drops.turned_away(deferred, now) + router.rejected;
     let waited = state.worker_latency.encode();
     let snapshot = Snapshot {
         version: env!("CARGO_PKG_VERSION").to_owned(),

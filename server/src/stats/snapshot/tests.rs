@@ -230,8 +230,10 @@ fn the_newest_exception_is_shown() {
     };
     assert_eq!(server.take().workers[0].last_exception, None);
     server.totals[0].last_exception = Some(raise("KeyError", 5));
-    server.thread(0, 1).exception.store(&raise("ValueError", 9));
-    server.thread(0, 0).exception.store(&raise("TypeError", 7));
+    for (thread, kind, when) in [(1, "ValueError", 9), (0, "TypeError", 7)] {
+        server.thread(0, thread).exception.store(&raise(kind, when));
+        server.serve(0, thread, 1_000, Outcome { exception: true, ..ok() });
+    }
     assert_eq!(server.take().workers[0].last_exception.as_ref().unwrap().kind, "ValueError");
 }
 

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use rwsgi_stats::{App, Core, GarbageCollections, RequestInfo, Responses, Worker};
 
 use super::Purpose;
-use crate::clock::{self, Clock, MonotonicNanos, UnixMicros};
+use crate::clock::{Clock, MonotonicNanos, UnixMicros};
 use crate::ids::{GenerationNumber, SlotId, ThreadIndex, WorkerId};
 use crate::stats::cell::{Counters, ExceptionReport, GcCounts, ThreadSample};
 use crate::stats::request::{Vars, route_of};
@@ -103,6 +103,11 @@ pub(super) fn take(
         for (nth, process) in view.processes.iter().enumerate() {
             let cell = board.thread(process.slot, id);
             let read = cell.read().and_then(|read| {
+                state.cell_latency.clear();
+                // The pages that have them are not touched for a thread that has served nothing.
+                if read.counters.requests == 0 {
+                    return Ok(read);
+                }
                 cell.read_latencies(&mut state.cell_latency)?;
                 cell.add_phases(read.counters.requests, &mut state.phases).map(|()| read)
             });
@@ -140,7 +145,10 @@ pub(super) fn take(
             }
             state.worker_latency.add(&state.cell_latency);
             state.living.add(process.generation, live, &state.cell_latency, cell);
-            newest(&mut threads.last_exception, cell.exception.load());
+            // As with the histograms. It is stored before it is counted.
+            if live.exceptions > 0 {
+                newest(&mut threads.last_exception, cell.exception.load());
+            }
         }
         core.requests = counters.requests;
         core.write_errors = counters.write_errors;
@@ -167,7 +175,8 @@ fn worker_entry(
 ) -> Worker {
     let ThreadSums { sum, in_progress, delta_requests, average, last_exception, cores } = threads;
     let shown = view.processes.first();
-    let processor = view.processes.iter().filter_map(|process| clock::processor_time(process.pid)).sum::<Duration>();
+    let times = view.processes.iter().filter_map(|process| state.memory.processor_time(process.pid));
+    let processor = times.sum::<Duration>();
     let (busy_time, processor_time) = state.never_lower(
         view.id,
         sum.running.saturating_add(in_progress),
