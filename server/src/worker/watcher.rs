@@ -1,7 +1,7 @@
 //! A small thread of a worker, without Python, that hands over connections: those that become ready while every thread of
-//! the worker has been in one request for some time and waits there for something. It takes them from the worker's epoll set as a free thread would, and
-//! puts them into the queue of all workers, from which the kernel wakes one that is free. Where a worker is busy again and
-//! again and another is not, one goes at a time, so that what has gone from there comes back.
+//! the worker has been in one request for some time and waits there for something. It takes them from the worker's epoll set
+//! as a free thread would, and puts them into the queue of all workers, from which the kernel wakes one that is free. Where a
+//! worker is busy again and again and another is not, one goes at a time, so that what has gone from there comes back.
 //!
 //! It is started by the first request that could keep a connection waiting, sleeps without a timer while there is none,
 //! and ends before this process forks. All that it asks of the threads is in their cells of the scoreboard already, so
