@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +21,8 @@ PREFIX = "uwsgi_spoolfile_on_"
 # That queue at the same time.
 THREADS = 16
 NAMES = [SOCKET, "uwsgi --http-socket"]
+# Without the disk's part: a file that was synced takes longer to remove than one that never was there.
+IN_MEMORY = "CPU/job run in tmpfs, µs"
 
 
 def spooler(stage) -> list[dict]:
@@ -32,12 +35,16 @@ def spooler(stage) -> list[dict]:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         told = () if name == SOCKET else ("--stats", tcp())
-        setting = Setting("jobs", options=("--spooler", str(place), "--spooler-quiet", *told))
+        setting = _setting(place, *told)
         if not rows:
             rows.append({"server": "the disk alone, synced", "queued/s": _disk(place, count // 4)})
         row: dict = {}
         for running in stage.each([name], setting):
             row = {"server": name, **_throughput(running, place, count)}
+        with tempfile.TemporaryDirectory(prefix="jobs", dir="/dev/shm") as memory:
+            for running in stage.each([name], _setting(Path(memory), *told)):
+                *_, cost = _apart(running, Path(memory), count)
+                row[IN_MEMORY] = round(cost / count * 1e6)
         fill(place, waiting)
         for running in stage.each([name], setting):
             row.update(_waiting(running, stage.place.room / "touched", watched, waiting))
@@ -45,6 +52,10 @@ def spooler(stage) -> list[dict]:
             rows.append(row)
         shutil.rmtree(place)
     return rows
+
+
+def _setting(place: Path, *told: str) -> Setting:
+    return Setting("jobs", options=("--spooler", str(place), "--spooler-quiet", *told))
 
 
 def _disk(place: Path, count: int) -> int:
@@ -79,10 +90,10 @@ def _queue(running: Running, count: int, how: str = "") -> None:
         _ask(running, f"/queue?count=200{how}")
 
 
-def _throughput(running: Running, place: Path, count: int) -> dict:
+def _apart(running: Running, place: Path, count: int) -> tuple[float, float, float]:
+    """Queueing alone, then running alone: seconds of each, and processor time of running."""
     # 0 before it is started.
     pid = until(lambda: stats.read(running.stats)["spoolers"][0]["pid"], "the spooler runs")
-    # Queueing alone, then running alone.
     os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
     _queue(running, count)
@@ -94,7 +105,11 @@ def _throughput(running: Running, place: Path, count: int) -> dict:
     if running.server.package:
         os.kill(pid, signal.SIGUSR1)
     until(lambda: _left(place) == 0, "all jobs are run", 120)
-    ran, cost = time.monotonic() - began, spent(running.pid) - cost
+    return queued, time.monotonic() - began, spent(running.pid) - cost
+
+
+def _throughput(running: Running, place: Path, count: int) -> dict:
+    queued, ran, cost = _apart(running, place, count)
     began = time.monotonic()
     _queue(running, count)
     until(lambda: _left(place) == 0, "all jobs are run", 120)
