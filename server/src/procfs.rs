@@ -221,22 +221,6 @@ pub(crate) fn thread_status(pid: Pid, thread: Pid) -> io::Result<ThreadStatus> {
     Ok(parse_status(&String::from_utf8_lossy(&text)))
 }
 
-/// What a thread of this process does, by the letters of [`ThreadStatus::state`]. A fifth of what its whole status costs.
-///
-/// # Errors
-/// When there is none.
-pub(crate) fn thread_state(thread: Pid) -> io::Result<char> {
-    let mut text = [0; 64];
-    let len = File::open(format!("/proc/self/task/{thread}/stat"))?.read_at(&mut text, 0)?;
-    Ok(parse_state(&text[..len]))
-}
-
-/// It follows the name, which is of 15 bytes at most, in parentheses, and may have any bytes.
-fn parse_state(text: &[u8]) -> char {
-    let name_end = text.iter().rposition(|byte| *byte == b')');
-    name_end.and_then(|end| text.get(end + 2)).map_or('X', |state| char::from(*state))
-}
-
 fn parse_status(text: &str) -> ThreadStatus {
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim);
     let mask = |name| u64::from_str_radix(field(name), 16).unwrap_or(0);
@@ -315,33 +299,6 @@ mod tests {
         let ours = thread_status(Pid::this(), nix::unistd::gettid()).unwrap();
         assert_eq!(ours.state, 'R');
         assert_eq!(parse_status("").state, 'X');
-    }
-
-    #[test]
-    fn a_thread_that_waits_is_told_from_one_that_runs() {
-        assert_eq!(thread_state(nix::unistd::gettid()).unwrap(), 'R');
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let (end, ended) = std::sync::mpsc::channel::<()>();
-        let waits = std::thread::spawn(move || {
-            sender.send(nix::unistd::gettid()).unwrap();
-            let _ = ended.recv();
-        });
-        let thread = receiver.recv().unwrap();
-        let begun = std::time::Instant::now();
-        while thread_state(thread).unwrap() != 'S' {
-            assert!(begun.elapsed().as_secs() < 10);
-            std::thread::yield_now();
-        }
-        drop(end);
-        waits.join().unwrap();
-        assert!(thread_state(Pid::from_raw(i32::MAX)).is_err());
-    }
-
-    #[test]
-    fn a_state_comes_after_any_name() {
-        assert_eq!(parse_state(b"7 (rwsgi w1c2) D 1 7 7 0 -1 "), 'D');
-        assert_eq!(parse_state(b"7 (a) R (b) ) S 1 7 7 0 -1 "), 'S');
-        assert_eq!((parse_state(b""), parse_state(b"7 (a)")), ('X', 'X'));
     }
 
     #[test]

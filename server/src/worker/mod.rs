@@ -179,7 +179,7 @@ pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next
             .filter_map(Result::transpose)
             .collect::<anyhow::Result<_>>()?,
         link: setup.link.clone(),
-        peers: Peers::of(has_all_listeners, setup.config.threads)?,
+        peers: Peers::of(has_all_listeners)?,
         handed_over: Arc::default(),
         lost_links: Mutex::default(),
         connections: Connections::default(),

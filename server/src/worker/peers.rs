@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicI32};
 use std::thread::JoinHandle;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::unistd::gettid;
 use pyo3::prelude::*;
 use tracing::error;
 
@@ -42,8 +41,6 @@ pub(super) struct Peers {
     pub(super) watcher: Mutex<Option<JoinHandle<()>>>,
     /// What the system calls it.
     pub(super) number: AtomicI32,
-    /// What the system calls the worker's threads; 0 for one that does not serve yet.
-    pub(super) threads: Box<[AtomicI32]>,
 }
 
 impl Peers {
@@ -51,13 +48,12 @@ impl Peers {
     ///
     /// # Errors
     /// When the system has no descriptor left.
-    pub(super) fn of(has_all_listeners: bool, threads: u32) -> nix::Result<Option<Self>> {
+    pub(super) fn of(has_all_listeners: bool) -> nix::Result<Option<Self>> {
         let queue = here::server().and_then(|server| server.share.peers.as_ref()).filter(|_| has_all_listeners);
         let Some(queue) = queue else { return Ok(None) };
         let (is_asleep, ends) = (AtomicBool::new(true), AtomicBool::new(false));
         let end_event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let (number, threads) = (AtomicI32::new(0), (0..threads).map(|_| AtomicI32::new(0)).collect());
-        Ok(Some(Self { queue, is_asleep, ends, end_event, watcher: Mutex::default(), number, threads }))
+        Ok(Some(Self { queue, is_asleep, ends, end_event, watcher: Mutex::default(), number: AtomicI32::new(0) }))
     }
 
     /// Whether this is one of its descriptors.
@@ -85,15 +81,6 @@ impl Peers {
 }
 
 impl WorkerThread {
-    /// Notes what the system calls the calling thread, for the watcher.
-    pub(super) fn enter_among_peers(&self) {
-        if let Some(peers) = &self.worker.peers
-            && let Some(number) = peers.threads.get(self.id.get() as usize)
-        {
-            number.store(gettid().as_raw(), Relaxed);
-        }
-    }
-
     /// Has the watcher awake while connections may come to wait for this request. Once for each request.
     #[inline]
     pub(super) fn watch_over_others(&self) {

@@ -1,7 +1,7 @@
 //! A small thread of a worker, without Python, that hands over connections: those that become ready while every thread of
-//! the worker has been in one request for some time and waits there for something. It takes them from the worker's epoll set
-//! as a free thread would, and puts them into the queue of all workers, from which the kernel wakes one that is free. Where a
-//! worker is busy again and again and another is not, one goes at a time, so that what has gone from there comes back.
+//! the worker has been in one request for some time. It takes them from the worker's epoll set as a free thread would, and
+//! puts them into the queue of all workers, from which the kernel wakes one that is free. Where a worker is busy again and
+//! again and another is not, one goes at a time, so that what has gone from there comes back.
 //!
 //! It is started by the first request that could keep a connection waiting, sleeps without a timer while there is none,
 //! and ends before this process forks. All that it asks of the threads is in their cells of the scoreboard already, so
@@ -10,7 +10,6 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::thread::{self, Builder};
 use std::time::Duration;
@@ -29,17 +28,13 @@ use super::stop;
 use crate::clock::MonotonicNanos;
 use crate::ids::SlotId;
 use crate::procfs;
-use crate::stats::cell::ThreadCell;
 
-/// A request that has taken so long keeps others waiting, ns, whatever its thread does. Much less than that may be a thread that
-/// did not get the processor.
+/// A request that has taken so long keeps others waiting, ns. Much less than that is a thread that did not get the processor.
 const LONG: u64 = 3_000_000;
-/// One that has taken so long keeps others waiting if its thread sleeps, ns.
-const LONG_ASLEEP: u64 = 1_000_000;
 /// How often it looks while there are requests: each look costs a wake-up.
-const TICK: Duration = Duration::from_millis(2);
+const TICK: Duration = Duration::from_millis(5);
 /// Looks at which a thread was free, before it sleeps.
-const QUIET: u32 = 50;
+const QUIET: u32 = 20;
 /// The longest wait for a connection to be ready, ms: the threads may be free by then. One that stays in requests for hours,
 /// as with WebSockets, has it wake up so often.
 const READY: u16 = 100;
@@ -50,9 +45,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 /// Connections that are taken in a row.
 const EVENTS: usize = 16;
 /// Looks at this worker and another before both are compared.
-const LOOKS: u32 = 40;
+const LOOKS: u32 = 16;
 /// In so many of them this worker must have been busy, and the other free.
-const MOST_LOOKS: u32 = 30;
+const MOST_LOOKS: u32 = 12;
 /// Slots that are tried for the next other.
 const PROBES: u32 = 16;
 const STACK: usize = 128 * 1024;
@@ -61,9 +56,9 @@ const STACK: usize = 128 * 1024;
 enum Load {
     /// One is free, or there is nothing to wait for them.
     Free,
-    /// All are in requests, and one has begun a moment ago, or computes.
+    /// All are in requests, and one has begun a moment ago.
     Busy,
-    /// All have been in the same requests for some time.
+    /// All have been in the same requests for a long time.
     Stuck,
 }
 
@@ -172,7 +167,7 @@ impl Worker {
         let mut pause = PAUSE;
         let mut balance = Balance::default();
         while !peers.ends.load(Acquire) {
-            let load = self.load(peers);
+            let load = self.load();
             if balance.looks_uneven(self, !matches!(load, Load::Free)) {
                 self.hand_over_ready(peers, 1);
             }
@@ -215,28 +210,8 @@ impl Worker {
         }
     }
 
-    fn load(&self, peers: &Peers) -> Load {
-        if !self.may_keep_waiting() {
-            return Load::Free;
-        }
-        let load = self.load_of(self.slot);
-        if matches!(load, Load::Busy) && self.all_sleep(peers) { Load::Stuck } else { load }
-    }
-
-    /// Whether each thread sleeps that has not been in its request for long, and none has begun a moment ago. The kernel is
-    /// asked only then: a thread that does not get the processor is none that waits.
-    fn all_sleep(&self, peers: &Peers) -> bool {
-        let now = MonotonicNanos::now();
-        let ages = || {
-            let since = self.scoreboard.threads(self.slot).map(ThreadCell::busy_since);
-            since.map(|since| since.map_or(0, |since| now.nanos_since(since)))
-        };
-        let sleeps = |number: &AtomicI32| {
-            let state = procfs::thread_state(Pid::from_raw(number.load(Relaxed)));
-            matches!(state, Ok('S' | 'D'))
-        };
-        ages().all(|age| age >= LONG_ASLEEP)
-            && ages().zip(&peers.threads).all(|(age, number)| age >= LONG || sleeps(number))
+    fn load(&self) -> Load {
+        if self.may_keep_waiting() { self.load_of(self.slot) } else { Load::Free }
     }
 
     /// What the threads of a worker process do.
@@ -257,7 +232,7 @@ impl Worker {
         // take.
         let mut set = [self.epoll.0.as_fd(), peers.end_event.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let is_ready = matches!(poll(&mut set, PollTimeout::from(READY)), Ok(1..)) && set[0].any() == Some(true);
-        if !is_ready || !matches!(self.load(peers), Load::Stuck) {
+        if !is_ready || !matches!(self.load(), Load::Stuck) {
             return true;
         }
         self.has_peers() && self.hand_over_ready(peers, EVENTS)

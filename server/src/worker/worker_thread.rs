@@ -155,7 +155,6 @@ impl WorkerThread {
         if self.worker.config.harakiri.is_some() {
             harakiri::prepare_thread();
         }
-        self.enter_among_peers();
         serving::enter(self.id.get());
         streams::enter(&self.worker.streams, self.id);
         self.gateway.enter(py)?;
