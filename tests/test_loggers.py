@@ -17,6 +17,7 @@ import pytest
 
 from rig import http, processes
 from rig.addresses import tcp
+from rig.datagrams import Receiver
 from rig.waiting import until
 
 OF_RWSGI = pytest.mark.only_rwsgi(why="the uWSGI of the tests has no regular expressions, or the rule is ours")
@@ -46,28 +47,6 @@ def start(serve, tmp_path, address):
         return serve("--master", "--http-socket", address, "--wsgi-file", "app.py", *arguments, cwd=tmp_path)
 
     return start
-
-
-class Receiver:
-    """A socket that receives lines as datagrams."""
-
-    def __init__(self, bound: socket.socket) -> None:
-        self.socket = bound
-        self.socket.setblocking(False)
-        self.packets: list[str] = []
-
-    def read(self) -> list[str]:
-        """Everything received so far."""
-        try:
-            while True:
-                self.packets.append(self.socket.recv(65536).decode())
-        except BlockingIOError:
-            return self.packets
-
-    def wait(self, pattern: str) -> str:
-        """Waits for a packet with this in it."""
-        found = until(lambda: [packet for packet in self.read() if re.search(pattern, packet)], pattern, context=lambda: str(self.packets))
-        return found[0]
 
 
 @pytest.fixture

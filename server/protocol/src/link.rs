@@ -38,7 +38,8 @@ pub const AHEAD_MAX: usize = 8;
 pub const DONE_KEEP: u32 = 0xFFFF_FFF0;
 /// In place of a frame's length: the response is complete, the client's connection is to be closed.
 pub const DONE_CLOSE: u32 = 0xFFFF_FFF1;
-/// Added to both: the request took the thread less than [`FAST_NS`], and no piece of its response is in a large slot of the lane.
+/// Added to both: the request took the thread less than [`FAST_NS`], and no piece of its response is in a large slot of the
+/// lane.
 pub const FAST: u32 = 2;
 /// What is fast: a request that waits behind several of these waits no longer than a turn of the router's loop, ns.
 pub const FAST_NS: u64 = 250_000;

@@ -53,13 +53,13 @@ pub(crate) fn for_files() -> usize {
     usize::try_from(limit / 8).unwrap_or(usize::MAX).min(4096)
 }
 
-/// The size of the table that [`grow_table`] makes, descriptors: 16 kB of the kernel's memory.
+/// The size of the table that [`grow_descriptor_table`] makes, descriptors: 16 kB of the kernel's memory.
 const TABLE: RawFd = 2048;
 
 /// Grows the kernel's table of this process's descriptors, while it has one thread. When a process of several threads opens
-/// more than its table holds, the kernel waits until every processor has passed a quiet moment: that took 15 ms on a busy
-/// machine, at 64 descriptors and at each doubling, and meanwhile no thread can accept.
-pub(crate) fn grow_table() {
+/// more than its table holds, the kernel waits for a grace period of RCU: that took 15 ms on a busy machine, at 64
+/// descriptors and at each doubling, and meanwhile no thread can accept.
+pub(crate) fn grow_descriptor_table() {
     let limit = getrlimit(Resource::Nofile).current.and_then(|limit| RawFd::try_from(limit).ok());
     let last = limit.map_or(TABLE, |limit| limit.min(TABLE)) - 1;
     // It grows for a descriptor of that number. If that fails it grows later, as it is needed.
@@ -91,7 +91,7 @@ mod tests {
             line.unwrap().trim().parse::<u64>().unwrap()
         };
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        grow_table();
+        grow_descriptor_table();
         assert!(size() >= limit.min(TABLE as u64), "{} of {limit}", size());
     }
 

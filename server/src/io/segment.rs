@@ -18,7 +18,7 @@
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, Weak};
 
 use memmap2::{Advice, MmapRaw};
@@ -31,11 +31,11 @@ use crate::shared_memory::SharedMemory;
 /// Slots for short pieces, before those for long ones.
 const SMALL_SLOTS: usize = 8;
 /// Bytes of such a slot.
-pub(crate) const SMALL_SLOT: usize = 16 * 1024;
+pub(crate) const SMALL_SLOT_LEN: usize = 16 * 1024;
 /// Slots for long pieces.
 const LARGE_SLOTS: usize = 4;
 /// Bytes of such a slot.
-pub(crate) const LARGE_SLOT: usize = 256 * 1024;
+pub(crate) const LARGE_SLOT_LEN: usize = 256 * 1024;
 /// All slots.
 pub(crate) const SLOTS: usize = SMALL_SLOTS + LARGE_SLOTS;
 /// The largest body of a request in it, bytes.
@@ -51,8 +51,8 @@ const FILES: usize = 0;
 /// Whether the thread has mapped it.
 const MAPPED: usize = LINE;
 const FIRST_SMALL: usize = 4096;
-const FIRST_LARGE: usize = FIRST_SMALL + SMALL_SLOTS * SMALL_SLOT;
-const REQUEST: usize = FIRST_LARGE + LARGE_SLOTS * LARGE_SLOT;
+const FIRST_LARGE: usize = FIRST_SMALL + SMALL_SLOTS * SMALL_SLOT_LEN;
+const REQUEST: usize = FIRST_LARGE + LARGE_SLOTS * LARGE_SLOT_LEN;
 const SIZE: usize = REQUEST + REQUEST_MAX;
 const _: () = assert!(FULL + SLOTS * LINE <= FIRST_SMALL && SLOTS < u32::BITS as usize);
 
@@ -67,9 +67,7 @@ pub(crate) struct Segment {
     map: MmapRaw,
     /// What this side has had allocated: a bit for each slot, and one for the request's body.
     allocated: AtomicU32,
-    /// This is a child that the application has forked, and has put memory of its own in its place.
-    is_replaced: AtomicBool,
-    /// As [`FORKS`] was when it was mapped.
+    /// As [`FORKS`] was when it was mapped: it is another one in a child that the application has forked since.
     forks: u32,
 }
 
@@ -114,17 +112,11 @@ impl Segment {
     }
 
     fn of(memory: SharedMemory) -> Self {
-        Self {
-            map: memory.into_map(),
-            allocated: AtomicU32::new(0),
-            is_replaced: AtomicBool::new(false),
-            forks: FORKS.load(Relaxed),
-        }
+        Self { map: memory.into_map(), allocated: AtomicU32::new(0), forks: FORKS.load(Relaxed) }
     }
 
     /// Puts memory of this process alone in its place.
     fn leave(&self) {
-        self.is_replaced.store(true, Relaxed);
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED | MapFlags::MAP_NORESERVE;
         let (place, size) = (NonZeroUsize::new(self.map.as_ptr().addr()), NonZeroUsize::new(self.map.len()));
@@ -138,7 +130,7 @@ impl Segment {
 
     /// Whether this process is a child that the application has forked, with a copy that it must not use.
     pub(crate) fn is_left(&self) -> bool {
-        self.is_replaced.load(Relaxed) || self.forks != FORKS.load(Relaxed)
+        self.forks != FORKS.load(Relaxed)
     }
 
     /// Whether the thread has it, too.
@@ -158,11 +150,11 @@ impl Segment {
 
     /// The thread's: copies the beginning of `bytes` to a free slot. Returns its number, and how many there are.
     pub(crate) fn fill(&self, bytes: &[u8]) -> Option<(usize, usize)> {
-        let slots = if bytes.len() <= SMALL_SLOT { 0..SMALL_SLOTS } else { SMALL_SLOTS..SLOTS };
+        let slots = if bytes.len() <= SMALL_SLOT_LEN { 0..SMALL_SLOTS } else { SMALL_SLOTS..SLOTS };
         let number = slots.into_iter().find(|slot| self.full(*slot).load(Acquire) == 0)?;
         let (offset, size) = slot(number);
         let len = bytes.len().min(size);
-        if size == LARGE_SLOT && !self.allocate(number, offset, size) {
+        if size == LARGE_SLOT_LEN && !self.allocate(number, offset, size) {
             return None;
         }
         self.write(offset, &bytes[..len]);
@@ -174,7 +166,7 @@ impl Segment {
     pub(crate) fn filled(&self, number: usize, len: usize) -> Option<&[u8]> {
         let (offset, size) = slot(number);
         let is_full = number < SLOTS && len <= size && self.full(number).load(Acquire) != 0;
-        let is_there = is_full && (size == SMALL_SLOT || self.allocate(number, offset, size));
+        let is_there = is_full && (size == SMALL_SLOT_LEN || self.allocate(number, offset, size));
         is_there.then(|| self.read(offset, len))
     }
 
@@ -201,7 +193,8 @@ impl Segment {
         self.read(REQUEST, len.min(REQUEST_MAX)).get(at..).unwrap_or_default()
     }
 
-    /// Has the system allocate what is written to for the first time. Returns whether it is there. `bit` is that in `allocated`.
+    /// Has the system allocate memory that this side uses for the first time. Returns whether it is there. `bit` is that in
+    /// `allocated`.
     fn allocate(&self, bit: usize, offset: usize, len: usize) -> bool {
         let bit = 1 << bit;
         if self.allocated.load(Relaxed) & bit == 0 {
@@ -247,11 +240,11 @@ impl Segment {
     }
 }
 
-/// Where a slot begins, and its size, bytes. A number that no slot has gives the place behind the last one: the callers refuse it.
+/// Where a slot begins, and its size, bytes. A number that no slot has gives the place behind the last one: callers refuse it.
 fn slot(number: usize) -> (usize, usize) {
     match number.checked_sub(SMALL_SLOTS) {
-        None => (FIRST_SMALL + number * SMALL_SLOT, SMALL_SLOT),
-        Some(large) => (FIRST_LARGE + large.min(LARGE_SLOTS) * LARGE_SLOT, LARGE_SLOT),
+        None => (FIRST_SMALL + number * SMALL_SLOT_LEN, SMALL_SLOT_LEN),
+        Some(large) => (FIRST_LARGE + large.min(LARGE_SLOTS) * LARGE_SLOT_LEN, LARGE_SLOT_LEN),
     }
 }
 
@@ -271,7 +264,7 @@ mod tests {
 
     #[test]
     fn what_is_put_in_slots_arrives_and_a_full_slot_is_filled_only_when_it_was_emptied() {
-        for (slots, size) in [(0..SMALL_SLOTS, SMALL_SLOT), (SMALL_SLOTS..SLOTS, LARGE_SLOT)] {
+        for (slots, size) in [(0..SMALL_SLOTS, SMALL_SLOT_LEN), (SMALL_SLOTS..SLOTS, LARGE_SLOT_LEN)] {
             let (router, thread) = both();
             let long: Vec<u8> = (0..size + SLOTS).map(|at| at as u8).collect();
             for number in slots.clone() {
@@ -290,9 +283,9 @@ mod tests {
     #[test]
     fn a_piece_that_is_longer_than_a_slot_fills_one_with_its_beginning() {
         let (router, thread) = both();
-        let long = vec![3; LARGE_SLOT + 1];
-        assert_eq!(thread.fill(&long), Some((SMALL_SLOTS, LARGE_SLOT)));
-        assert_eq!(router.filled(SMALL_SLOTS, LARGE_SLOT).unwrap(), &long[1..]);
+        let long = vec![3; LARGE_SLOT_LEN + 1];
+        assert_eq!(thread.fill(&long), Some((SMALL_SLOTS, LARGE_SLOT_LEN)));
+        assert_eq!(router.filled(SMALL_SLOTS, LARGE_SLOT_LEN).unwrap(), &long[1..]);
     }
 
     #[test]
@@ -309,11 +302,11 @@ mod tests {
     fn nothing_is_read_beyond_a_slot_or_from_one_that_is_not_full() {
         let (router, thread) = both();
         thread.fill(b"x").unwrap();
-        assert!(router.filled(0, SMALL_SLOT).is_some());
-        assert_eq!(router.filled(0, SMALL_SLOT + 1), None);
+        assert!(router.filled(0, SMALL_SLOT_LEN).is_some());
+        assert_eq!(router.filled(0, SMALL_SLOT_LEN + 1), None);
         assert_eq!(router.filled(1, 1), None);
-        thread.fill(&[1; SMALL_SLOT + 1]).unwrap();
-        assert_eq!(router.filled(SMALL_SLOTS, LARGE_SLOT + 1), None);
+        thread.fill(&[1; SMALL_SLOT_LEN + 1]).unwrap();
+        assert_eq!(router.filled(SMALL_SLOTS, LARGE_SLOT_LEN + 1), None);
         assert_eq!(router.filled(SLOTS, 1), None);
         assert_eq!(router.filled(usize::MAX, 1), None);
     }
@@ -323,13 +316,13 @@ mod tests {
         let (router, thread) = both();
         let body: Vec<u8> = (0..REQUEST_MAX).map(|at| (at % 251) as u8).collect();
         for number in SMALL_SLOTS..SLOTS {
-            assert_eq!(thread.fill(&vec![7; LARGE_SLOT]), Some((number, LARGE_SLOT)));
+            assert_eq!(thread.fill(&vec![7; LARGE_SLOT_LEN]), Some((number, LARGE_SLOT_LEN)));
         }
         assert!(router.put_request(&body));
         assert_eq!(thread.request(REQUEST_MAX, 0), body);
         assert_eq!(thread.request(3, 1), &body[1..3]);
         assert_eq!(thread.request(3, 4), b"");
-        assert_eq!(router.filled(SLOTS - 1, LARGE_SLOT).unwrap(), vec![7; LARGE_SLOT]);
+        assert_eq!(router.filled(SLOTS - 1, LARGE_SLOT_LEN).unwrap(), vec![7; LARGE_SLOT_LEN]);
         assert!(!router.put_request(&vec![0; REQUEST_MAX + 1]));
     }
 
@@ -339,23 +332,24 @@ mod tests {
         let file = std::fs::File::from(file);
         let thread = Segment::map(file.try_clone().unwrap().into()).unwrap();
         let allocated = || file.metadata().unwrap().blocks() as usize * 512;
-        let mut expected = FIRST_LARGE;
         if allocated() == SIZE {
             // A system before Linux 5.14.
             return;
         }
-        thread.fill(&[1; SMALL_SLOT]).unwrap();
-        assert_eq!(allocated(), expected);
-        thread.fill(&[1; SMALL_SLOT + 1]).unwrap();
-        expected += LARGE_SLOT;
-        assert_eq!(allocated(), expected);
+        thread.fill(&[1; SMALL_SLOT_LEN]).unwrap();
+        assert_eq!(allocated(), FIRST_LARGE);
+        thread.fill(&[1; SMALL_SLOT_LEN + 1]).unwrap();
+        assert_eq!(allocated(), FIRST_LARGE + LARGE_SLOT_LEN);
         assert!(router.put_request(b"body"));
-        assert_eq!(allocated(), expected + REQUEST_MAX);
+        assert_eq!(allocated(), FIRST_LARGE + LARGE_SLOT_LEN + REQUEST_MAX);
     }
 
     #[test]
     fn what_is_left_shows_nothing_and_changes_nothing() {
-        let (router, thread) = both();
+        let (router, file) = Segment::create().unwrap();
+        // Mapped before the last fork.
+        let forks = FORKS.load(Relaxed).wrapping_sub(1);
+        let thread = Segment { forks, ..Segment::of(SharedMemory::map(file, SIZE).unwrap()) };
         router.put_request(b"body");
         thread.leave();
         assert!(thread.is_left() && !router.is_left());

@@ -1,6 +1,6 @@
 //! The router's end of a thread's lane ([`Purpose::Lane`](rwsgi_protocol::link::Purpose)): memory that both map, for parts
-//! of responses of at least 4 kB and requests' bodies of at least 64 kB, and a connection over which descriptors of files come, for responses
-//! that are parts of files. The kernel sends these from its page cache.
+//! of responses of at least 4 kB and requests' bodies of at least 64 kB, and a connection over which descriptors of files
+//! come, for responses that are parts of files. The kernel sends these from its page cache.
 //!
 //! A thread asks for its lane when it first has a use for it. It has 2.2 MB of memory at most, and stays as long as the link.
 

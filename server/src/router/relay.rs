@@ -43,8 +43,9 @@ enum Relayed {
 struct Pieces<'a> {
     slices: [&'a [u8]; SLICES],
     used: usize,
-    /// Where slots of the lane are among them, the thread may fill these again after that.
+    /// The lane's memory, where the link has a lane.
     segment: Option<&'a Segment>,
+    /// Its slots among the pieces: the thread may fill them again when these are sent.
     slots: [usize; SLOTS],
     used_slots: usize,
 }
@@ -155,8 +156,8 @@ impl Router<'_> {
                 (Frame::InSlot { slot, len }, Some(wanted @ (Wanted::By(_) | Wanted::Nobody))) => {
                     let Some(segment) = pieces.segment else { return Relayed::Nonsense("a slot of no memory") };
                     slots += 1;
-                    let is_told_twice = slots > SLOTS || pieces.slots[..pieces.used_slots].contains(&slot);
-                    let Some(data) = segment.filled(slot, len).filter(|_| !is_told_twice) else {
+                    let is_new = slots <= SLOTS && !pieces.slots[..pieces.used_slots].contains(&slot);
+                    let Some(data) = segment.filled(slot, len).filter(|_| is_new) else {
                         return Relayed::Nonsense("a slot that is not full");
                     };
                     if let Wanted::By(client) = wanted {

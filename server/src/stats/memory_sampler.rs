@@ -1,8 +1,8 @@
 //! Memory and processor time of processes, sampled when somebody asks: live for idle ones too, and cheap enough to poll.
 //!
 //! What a process has resident and mapped costs one read of a file that stays open. It is read when the process has run
-//! since the last time, which its processor time tells for less. Of one that has not run it is what it was, unless the
-//! kernel took pages away: so it is read once a second in any case. How its pages are shared (PSS, USS) makes the kernel
+//! since the last time: its processor time says so, and costs less to read. Of a process that has not run, only the kernel
+//! can have taken pages away: it is read once a second. How its pages are shared (PSS, USS) makes the kernel
 //! walk all of them, milliseconds for a large process: that is done by a thread beside the loop, first for processes that
 //! are new, then for the others in turn, as far as a small share of one processor's time allows. Nobody waits for it: it
 //! is shown once it is known. A process that is gone has no memory: zeros.
@@ -105,7 +105,8 @@ impl MemorySampler {
         Self { runtime, processes: HashMap::new(), newest: 0, walks: None, allowance: 0, sampled_at: None }
     }
 
-    /// Samples the memory and the processor time of `pids` at `now`, and forgets every other process. Has the walks begun that are due.
+    /// Samples the memory and the processor time of `pids` at `now`, and forgets every other process. Has the walks begun
+    /// that are due.
     pub fn sample(&mut self, pids: impl IntoIterator<Item = Pid>, now: MonotonicNanos) {
         self.collect();
         // Since always, at the first sample: new processes are walked on credit anyway.
@@ -337,7 +338,7 @@ mod tests {
         let mut child = Waiting::start();
         let pid = child.pid();
         let read_at = |sampler: &MemorySampler| sampler.processes[&pid].read_at.unwrap();
-        // It starts yet, until two samples find that it has not run between them.
+        // It may still be starting. It waits when two samples find that it has not run between them.
         let (deadline, mut now) = (Instant::now() + Duration::from_secs(10), 1);
         sampler.sample([pid], at(now));
         while read_at(&sampler) == at(now) {

@@ -59,7 +59,7 @@ use crate::hooks::{self, EXIT_HOOK_FAILED};
 use crate::ids::{ChildId, SlotId, ThreadIndex, WorkerId};
 use crate::io::accept::Listener;
 use crate::io::body::BodyLimits;
-use crate::io::descriptors::{ClientCap, for_files, grow_table};
+use crate::io::descriptors::{ClientCap, for_files, grow_descriptor_table};
 use crate::io::pace::MinRates;
 use crate::io::temp::TempFiles;
 use crate::ipc::{InheritedListener, Setup};
@@ -111,7 +111,7 @@ pub(crate) enum Next {
 pub(crate) fn run(py: Python<'_>, context: WorkerContext) -> anyhow::Result<Next> {
     let WorkerContext { worker, slot, child, mut setup, scoreboard, application, is_first } = context;
     // Before anybody starts a thread.
-    grow_table();
+    grow_descriptor_table();
     let name = std::ffi::CString::new(format!("rwsgi w{worker}")).unwrap_or_default();
     let _ = nix::sys::prctl::set_name(&name);
     procname::set(&procname::title(&setup.config.procname, &format!("rwsgi worker {worker}")));

@@ -6,41 +6,6 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
-use std::ptr;
-
-/// Blocks that are held, each of which holds the address of the one before it.
-struct Held {
-    last: *mut c_void,
-    free: unsafe extern "C" fn(*mut c_void),
-}
-
-impl Held {
-    /// Nothing yet, of an allocator that frees with `free`.
-    fn new(free: unsafe extern "C" fn(*mut c_void)) -> Self {
-        Self { last: ptr::null_mut(), free }
-    }
-
-    /// # Safety
-    /// The block is of at least a pointer's size and alignment, of this allocator, and nobody else's.
-    unsafe fn hold(&mut self, block: *mut c_void) {
-        // SAFETY: the caller's.
-        unsafe { block.cast::<*mut c_void>().write(self.last) };
-        self.last = block;
-    }
-
-    fn free_all(mut self) {
-        while !self.last.is_null() {
-            let block = self.last;
-            // SAFETY: it was given to `hold`, which has written to it, and is freed once.
-            unsafe {
-                self.last = block.cast::<*mut c_void>().read();
-                (self.free)(block);
-            }
-        }
-    }
-}
-
 /// Fills the gaps in the memory of Python's objects and of the C library.
 pub(super) fn fill(_py: pyo3::Python<'_>) {
     #[cfg(all(Py_3_10, not(Py_GIL_DISABLED), target_pointer_width = "64"))]
@@ -52,9 +17,10 @@ pub(super) fn fill(_py: pyo3::Python<'_>) {
 /// Python's own allocator, `Objects/obmalloc.c`: blocks of one size lie in a pool, which begins with its header.
 #[cfg(all(Py_3_10, not(Py_GIL_DISABLED), target_pointer_width = "64"))]
 mod pools {
-    use pyo3::ffi::{PyObject_Free, PyObject_Malloc};
+    use std::ffi::c_void;
+    use std::ptr;
 
-    use super::Held;
+    use pyo3::ffi::{PyObject_Free, PyObject_Malloc};
 
     const POOL: usize = 16 * 1024;
     const HEADER: usize = 48;
@@ -62,9 +28,41 @@ mod pools {
     /// Bytes of gaps for one size of objects. With more it is another allocator (`PYTHONMALLOC`), which knows no pools.
     const MOST: usize = 4 << 20;
 
+    /// Blocks that are held, each of which holds the address of the one before it.
+    pub(super) struct Held {
+        last: *mut c_void,
+    }
+
+    impl Held {
+        pub(super) fn new() -> Self {
+            Self { last: ptr::null_mut() }
+        }
+
+        /// # Safety
+        /// The block is from `PyObject_Malloc`, of at least a pointer's size, and nobody else's.
+        pub(super) unsafe fn hold(&mut self, block: *mut c_void) {
+            // SAFETY: the caller's.
+            unsafe { block.cast::<*mut c_void>().write(self.last) };
+            self.last = block;
+        }
+
+        /// # Safety
+        /// The calling thread is attached to Python.
+        pub(super) unsafe fn free_all(mut self) {
+            while !self.last.is_null() {
+                let block = self.last;
+                // SAFETY: it was given to `hold`, which has written to it, and is freed once.
+                unsafe {
+                    self.last = block.cast::<*mut c_void>().read();
+                    PyObject_Free(block);
+                }
+            }
+        }
+    }
+
     pub(super) fn fill() {
         for size in (16..=LARGEST).step_by(16) {
-            let mut held = Held::new(PyObject_Free);
+            let mut held = Held::new();
             let mut is_full = false;
             for _ in 0..MOST / size {
                 // SAFETY: this thread is attached to Python. The block is freed, or held and used by nobody else.
@@ -80,7 +78,8 @@ mod pools {
                 }
             }
             if !is_full {
-                held.free_all();
+                // SAFETY: as above.
+                unsafe { held.free_all() };
                 return;
             }
         }
@@ -92,15 +91,13 @@ mod pools {
 mod heap {
     use nix::libc::{free, malloc, malloc_trim};
 
-    use super::Held;
-
     /// So large that it comes from the end of the heap, or in a gap that is of use as it is; and smaller than what gets a
     /// mapping of its own.
     const AT_END: usize = 100_000;
     /// Larger gaps hold several pages that nobody uses.
     const LARGEST: usize = 64 * 1024;
-    /// Bytes of gaps for one size.
-    const MOST: usize = 4 << 20;
+    /// Bytes of gaps that are filled. Where the heap goes on at a lower address, what is new is taken for a gap.
+    const MOST: usize = 32 << 20;
 
     pub(super) fn fill() {
         // Pages within gaps go first: what fills them touches few.
@@ -110,10 +107,11 @@ mod heap {
             malloc(AT_END)
         };
         let sizes = (2048..=LARGEST).rev().step_by(512).chain((24..2048).rev().step_by(16));
+        let mut left = MOST;
         for size in sizes {
-            let mut held = Held::new(free);
-            for _ in 0..MOST / size {
-                // SAFETY: the block is freed, or held and used by nobody else.
+            while left >= size {
+                left -= size;
+                // SAFETY: the block is freed, or nobody's for ever: it fills its gap.
                 unsafe {
                     let block = malloc(size);
                     if block.is_null() || block > end {
@@ -121,7 +119,6 @@ mod heap {
                         free(block);
                         break;
                     }
-                    held.hold(block);
                 }
             }
         }
@@ -154,12 +151,16 @@ mod tests {
     }
 
     #[test]
+    #[cfg(all(Py_3_10, not(Py_GIL_DISABLED), target_pointer_width = "64"))]
     fn what_was_held_can_be_freed() {
-        let mut held = Held::new(nix::libc::free);
-        for _ in 0..10 {
-            // SAFETY: from the allocator whose `free` is given.
-            unsafe { held.hold(nix::libc::malloc(64)) };
-        }
-        held.free_all();
+        crate::wsgi::interpreter::start(None).unwrap();
+        Python::attach(|_py| {
+            let mut held = pools::Held::new();
+            // SAFETY: this thread is attached. The blocks are nobody else's.
+            unsafe {
+                (0..10).for_each(|_| held.hold(pyo3::ffi::PyObject_Malloc(64)));
+                held.free_all();
+            }
+        });
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Connection, ConnectionPhase, LinkEnd, ResponseEnd};
 use crate::io::close::{Then, reset_on_close, shut_sending};
-use crate::io::segment::{LARGE_SLOT, SLOTS, SMALL_SLOT};
+use crate::io::segment::{LARGE_SLOT_LEN, SLOTS, SMALL_SLOT_LEN};
 use crate::io::unsent::TooSlow;
 use crate::worker::harakiri;
 use crate::worker::kind::Kind;
@@ -24,7 +24,7 @@ use rwsgi_protocol::link::{
 const WORTH_HOLDING: usize = 16 * 1024;
 /// A piece of a response that is worth a slot of the lane, bytes.
 const WORTH_A_SLOT: usize = 4 * 1024;
-const _: () = assert!(SLOTS <= SLOT_NUMBER_MAX as usize && LARGE_SLOT <= SLOT_LEN_MAX as usize);
+const _: () = assert!(SLOTS <= SLOT_NUMBER_MAX as usize && LARGE_SLOT_LEN <= SLOT_LEN_MAX as usize);
 
 impl Connection {
     /// Sends what is ours to say, and not the application's.
@@ -225,7 +225,7 @@ impl Connection {
                 {
                     words.extend_from_slice(&in_slot(slot as u32, len as u32).to_le_bytes());
                     gone += len;
-                    *fills_large_slots |= len > SMALL_SLOT;
+                    *fills_large_slots |= len > SMALL_SLOT_LEN;
                 }
                 if gone < part.len() {
                     break;
